@@ -1,0 +1,1 @@
+"""ONNX artifacts: export from PyTorch, and the graph surgery around it."""

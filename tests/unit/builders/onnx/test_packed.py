@@ -1,0 +1,127 @@
+"""The packed encoder: whatever shares its batch, a sentence gets what it gets alone, and what the original gives."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.errors import ParityError
+from builders.onnx.packed import export_packed_encoder
+from builders.onnx.packed_module import ReferenceEncoder
+from builders.sources.checkpoint import EncoderCheckpoint, read_checkpoint
+from builders.spec import Parity
+from builders.verify import prove_parity
+from tests.tiny_encoder import DIMENSION, MAX_SEQ_LENGTH, VOCABULARY, save_tiny_encoder
+
+Ids = list[int]
+sentences = st.lists(st.integers(4, len(VOCABULARY) - 1), min_size=1, max_size=MAX_SEQ_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> EncoderCheckpoint:
+    return read_checkpoint(save_tiny_encoder(tmp_path_factory.mktemp("checkpoint") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: EncoderCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    export_packed_encoder(checkpoint, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(exported: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+
+
+def embed(
+    session: onnxruntime.InferenceSession,
+    batch: Sequence[Ids],
+    widths: Sequence[int] | None = None,
+    counts: Sequence[int] | None = None,
+) -> npt.NDArray[np.float32]:
+    widths = [len(ids) for ids in batch] if widths is None else widths
+    counts = [len(ids) for ids in batch] if counts is None else counts
+    flat: Ids = []
+    for ids, width in zip(batch, widths, strict=True):
+        flat += [*ids, *[0] * (width - len(ids))]
+    result: npt.NDArray[np.float32] = session.run(
+        None,
+        {
+            "input_ids": np.asarray(flat, dtype=np.int64),
+            "token_count": np.asarray(counts, dtype=np.int32).reshape(-1, 1),
+            "input_ids_shape": np.asarray(widths, dtype=np.int32).reshape(-1, 1),
+        },
+    )[0]
+    return result
+
+
+@given(batch=st.lists(sentences, min_size=1, max_size=6), padding=st.integers(0, 5))
+@settings(deadline=None, max_examples=60)
+def test_a_sentence_never_depends_on_its_batch(
+    session: onnxruntime.InferenceSession, batch: list[Ids], padding: int
+) -> None:
+    alone = np.concatenate([embed(session, [ids]) for ids in batch])
+    np.testing.assert_allclose(embed(session, batch), alone, atol=1e-6)
+    width = max(map(len, batch)) + padding
+    np.testing.assert_allclose(embed(session, batch, widths=[width] * len(batch)), alone, atol=1e-6)
+
+
+@given(batch=st.lists(sentences, min_size=1, max_size=4))
+@settings(deadline=None, max_examples=25)
+def test_equals_the_original(
+    session: onnxruntime.InferenceSession, checkpoint: EncoderCheckpoint, batch: list[Ids]
+) -> None:
+    width = max(map(len, batch))
+    expected = ReferenceEncoder(checkpoint).embed(
+        {
+            "input_ids": torch.tensor([ids + [0] * (width - len(ids)) for ids in batch]),
+            "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in batch]),
+        }
+    )
+    np.testing.assert_allclose(embed(session, batch), expected.numpy(), atol=1e-5)
+
+
+@given(claim=st.integers(-5, 1000))
+@settings(deadline=None, max_examples=20)
+def test_a_false_count_never_reads_a_neighbours_tokens(session: onnxruntime.InferenceSession, claim: int) -> None:
+    mine, secret = [5, 6, 7], [9, 10, 11, 12]
+    first = embed(session, [mine, secret], counts=[claim, 4])[0]
+    again = embed(session, [mine, [30] * 4], counts=[claim, 4])[0]
+    np.testing.assert_array_equal(first, again)
+
+
+def test_no_tokens_give_no_direction(session: onnxruntime.InferenceSession) -> None:
+    nothing, something = embed(session, [[5, 6], [7]], counts=[0, 1])
+    assert not nothing.any()
+    assert np.linalg.norm(something) == pytest.approx(1)
+
+
+def test_the_graph_is_of_standard_operators_and_named_as_triton_sees_it(exported: Path) -> None:
+    model = onnx.load(exported)
+    assert {opset.domain for opset in model.opset_import} == {""}
+    assert [value.name for value in model.graph.input] == ["input_ids", "token_count", "input_ids_shape"]
+    assert [value.name for value in model.graph.output] == ["sentence_embedding"]
+
+
+def test_parity_is_proven_or_refused(exported: Path, checkpoint: EncoderCheckpoint) -> None:
+    texts = ["w1 w2 w3", "", "w4", "w5 " * 100, "unknown words"]
+    seen: list[tuple[int, int]] = []
+    proof = prove_parity(exported, checkpoint, texts, Parity(), lambda done, total: seen.append((done, total)))
+    assert proof.sentences == len(texts)
+    assert proof.min_cosine > 0.9999
+    assert seen[-1] == (5, 5)
+    model = onnx.load(exported)
+    weight = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [len(VOCABULARY), DIMENSION])
+    weight.raw_data = np.frombuffer(weight.raw_data, np.float32)[::-1].tobytes()
+    broken = exported.with_name("broken.onnx")
+    onnx.save(model, broken)
+    with pytest.raises(ParityError, match=r"lowest cosine -?0\.\d+ .* worst sentence: .* Nothing was published"):
+        prove_parity(broken, checkpoint, texts, Parity())
