@@ -1,0 +1,175 @@
+"""Frozen state: what is desired, what is published, what was observed. Pure data, no behaviour but derived values.
+
+`planning` compares these; `adapters` and `embedded` produce the observed half; `api` shows them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+from builders.model_config import ModelConfig
+
+ServerId = NewType("ServerId", str)
+ModelName = NewType("ModelName", str)
+DeploymentName = NewType("DeploymentName", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where one Triton listens, as `host:port` each (no scheme)."""
+
+    http: str
+    grpc: str
+    metrics: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One tritonserver process that the control plane may command.
+
+    `admin_key` is the secret of its restricted APIs (header `triton-admin-key`; gRPC metadata
+    `triton-grpc-protocol-admin-key`), or None where the server restricts nothing. It never appears in `repr`.
+    """
+
+    id: ServerId
+    endpoints: Endpoints
+    admin_key: str | None = None
+
+    def __repr__(self) -> str:
+        """Like the generated one, without the secret."""
+        return f"Server(id={self.id!r}, endpoints={self.endpoints!r}, admin_key={'***' if self.admin_key else None})"
+
+
+class ModelState(StrEnum):
+    """State of one model version in Triton's repository index (Triton's own words)."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+    UNLOADING = "UNLOADING"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedModel:
+    """One row of a server's repository index. `reason` is Triton's, empty where it gives none."""
+
+    name: ModelName
+    version: int
+    state: ModelState
+    reason: str = ""
+
+
+class ServerCondition(StrEnum):
+    """What may be said of a server honestly."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedServer:
+    """What one server answered when it was last asked. `detail` says why it is not healthy."""
+
+    server: Server
+    condition: ServerCondition
+    models: tuple[ObservedModel, ...] = ()
+    detail: str = ""
+
+    def ready_versions(self, model: ModelName) -> frozenset[int]:
+        """Versions of `model` that are READY here."""
+        return frozenset(row.version for row in self.models if row.name == model and row.state is ModelState.READY)
+
+    def rows_of(self, model: ModelName) -> tuple[ObservedModel, ...]:
+        """Index rows of `model`, by version."""
+        return tuple(sorted((row for row in self.models if row.name == model), key=lambda row: row.version))
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One model held at one version."""
+
+    model: ModelName
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What should serve, on every server: `model`, at versions that were chosen when it was written.
+
+    `pins` holds the model and every member below it, members before the ensembles that call them, so a version that is
+    published later is not picked up by itself. `version` is what was asked for; None is "the newest at that time".
+    Each rewrite raises `revision`.
+    """
+
+    name: DeploymentName
+    model: ModelName
+    version: int | None
+    pins: tuple[Pin, ...]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedModel:
+    """One package of the model repository. `problems` is why no server could load it as it stands, in words.
+
+    `config` is None where `config.pbtxt` is missing or does not parse; `problems` then says so.
+    """
+
+    name: ModelName
+    config: ModelConfig | None
+    versions: tuple[int, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> tuple[ModelName, ...]:
+        """Models an ensemble calls, sorted; empty for any other model."""
+        return tuple(ModelName(name) for name in self.config.members) if self.config is not None else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The model repository as it was read at one moment."""
+
+    models: Mapping[ModelName, PublishedModel] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[PublishedModel]:
+        """Every package, by name."""
+        return iter(self.models[name] for name in sorted(self.models))
+
+    def get(self, name: ModelName) -> PublishedModel | None:
+        """Return the package `name`, or None."""
+        return self.models.get(name)
+
+
+NO_VERSION = 0
+"""Stands for "none" in the record of an unload; Triton's versions begin at 1."""
+
+
+class Result(StrEnum):
+    """How the last action on a model ended on a server."""
+
+    LOADED = "loaded"
+    UNLOADED = "unloaded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """The last thing done with a model on a server, kept over restarts.
+
+    `failures` counts failed loads in a row; the next is not tried before `retry_at`, None when nothing failed.
+    """
+
+    server: ServerId
+    model: ModelName
+    version: int
+    result: Result
+    reason: str
+    at: datetime
+    failures: int = 0
+    retry_at: datetime | None = None
