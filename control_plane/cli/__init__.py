@@ -1,0 +1,1 @@
+"""`tritonfleet` on the command line: thin over `builders`, `bootstrap` and the REST API."""

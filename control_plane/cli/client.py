@@ -1,0 +1,87 @@
+"""The REST API as the commands use it: one small client, whose errors carry the server's causes and next step."""
+
+from typing import Annotated, Any, Self
+
+import httpx
+import typer
+
+URL_VARIABLE = "TRITONFLEET_URL"
+TOKEN_VARIABLE = "TRITONFLEET_TOKEN"  # noqa: S105 - a variable's name
+DEFAULT_URL = "http://127.0.0.1:8700"
+
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar=URL_VARIABLE, help="Where the control plane answers (`tritonfleet serve` prints it)."),
+]
+Token = Annotated[
+    str | None, typer.Option("--token", envvar=TOKEN_VARIABLE, help="The control plane's token, where it has one.")
+]
+
+_DEADLINE_S = 30.0
+
+
+class ApiError(Exception):
+    """The control plane answered with an error."""
+
+    def __init__(self, status: int, title: str, causes: list[str], next_step: str) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.causes = causes
+        self.next_step = next_step
+
+
+class UnreachableError(Exception):
+    """No control plane answered. `str()` names the address."""
+
+
+class ControlPlaneClient:
+    """Calls to one control plane; a context manager. Each call has a deadline of 30 s on top of what it waits for."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._url = url
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=_DEADLINE_S, trust_env=False)
+        except httpx.InvalidURL as exc:
+            raise UnreachableError(f"{url} is not an address: {exc}") from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self._http.close()
+
+    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        """Return what GET `path` answers. Raises ApiError, UnreachableError."""
+        return self._call("GET", path)
+
+    def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+        """Return what POST `path` answers. Raises ApiError, UnreachableError."""
+        return self._call("POST", path, body)
+
+    def delete(self, path: str, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
+        """Return what DELETE `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
+        return self._call("DELETE", f"{path}?wait={wait_s:g}", wait_s=wait_s)
+
+    def _call(self, method: str, path: str, body: object = None, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
+        try:
+            response = self._http.request(method, path, json=body, timeout=_DEADLINE_S + wait_s)
+        except httpx.TimeoutException as exc:
+            raise UnreachableError(f"the control plane at {self._url} did not answer in time") from exc
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise UnreachableError(f"no control plane answers at {self._url} ({exc})") from exc
+        if response.is_success:
+            return response.json() if response.content else None
+        raise _api_error(response)
+
+
+def _api_error(response: httpx.Response) -> ApiError:
+    try:
+        body = response.json()
+        return ApiError(response.status_code, body["title"], list(body["causes"]), body["next_step"])
+    except (ValueError, KeyError, TypeError):
+        cause = (
+            f"HTTP {response.status_code} from {response.url}, which is not an answer of a Tritonfleet control plane"
+        )
+        return ApiError(response.status_code, "Unexpected answer", [cause], "Check --url.")

@@ -1,0 +1,208 @@
+"""`tritonfleet deploy`, `undeploy` and `status`: the REST API for people."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from control_plane.cli import output
+from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url
+
+_SETTLED = ("serving", "degraded", "failed")
+_POLL_S = 0.25
+
+Wait = Annotated[
+    float, typer.Option("--wait", min=0, max=600, help="Seconds to wait until it is done; 0 returns at once.")
+]
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(help="The model to serve: a package of the repository, often an ensemble.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The deployment's name (default: the model's).", show_default=False)
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="Version to pin (default: the newest).", show_default=False)
+    ] = None,
+    redeploy: Annotated[
+        bool, typer.Option("--redeploy", help="Pin an existing deployment again, to the newest versions.")
+    ] = False,
+    wait: Wait = 300,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Have a model served, with everything it needs, and wait until it is.
+
+    The versions of the model and of its members are pinned: a later build changes nothing until --redeploy.
+
+    Example: tritonfleet deploy text_embedding
+    """
+    chosen = name or model.lower().replace(".", "-")
+    with ControlPlaneClient(url, token) as client:
+        if redeploy:
+            body = client.post(f"/v1/deployments/{chosen}/redeploy")
+        else:
+            new = {"name": chosen, "model": model} | ({"version": version} if version else {})
+            body = client.post("/v1/deployments", new)
+        body = _wait_until_settled(client, body, wait)
+    if as_json:
+        output.print_json(body)
+    else:
+        _print_deployment(body)
+    if body["status"]["state"] not in ("serving", *(() if wait else ("pending", "progressing"))):
+        raise typer.Exit(1)
+
+
+def undeploy(
+    name: Annotated[str, typer.Argument(help="The deployment's name.")],
+    wait: Wait = 60,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Stop serving a deployment. Models that another deployment needs stay loaded.
+
+    Example: tritonfleet undeploy text_embedding
+    """
+    with ControlPlaneClient(url, token) as client, output.err.status(f"undeploying {name}"):
+        left = client.delete(f"/v1/deployments/{name}", wait)
+    still = list(left["still_loaded"]) if left else []
+    if as_json:
+        output.print_json({"name": name, "still_loaded": still})
+    else:
+        output.out.print(f"{name} is gone" + (f"; still being unloaded: {', '.join(still)}" if still else ""))
+
+
+def status(
+    name: Annotated[
+        str | None, typer.Argument(help="A deployment; everything when left out.", show_default=False)
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Show what runs where: servers, deployments, and the models of the repository.
+
+    Example: tritonfleet status --watch
+    """
+    with ControlPlaneClient(url, token) as client:
+        if as_json:
+            output.print_json(client.get(f"/v1/deployments/{name}") if name else _everything(client))
+        elif watch:
+            _watch(client, name)
+        elif name:
+            _print_deployment(client.get(f"/v1/deployments/{name}"))
+        else:
+            output.out.print(_overview(_everything(client)))
+
+
+def _watch(client: ControlPlaneClient, name: str | None) -> None:
+    def view() -> Any:  # noqa: ANN401 - something rich can draw
+        return _deployment_table(client.get(f"/v1/deployments/{name}")) if name else _overview(_everything(client))
+
+    with Live(view(), console=output.out, auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(view(), refresh=True)
+
+
+def _wait_until_settled(client: ControlPlaneClient, body: dict[str, Any], wait_s: float) -> dict[str, Any]:
+    """Follow a deployment until it settles or `wait_s` is over, showing which model is at what."""
+    until = time.monotonic() + wait_s
+    with output.err.status("") as spinner:
+        while body["status"]["state"] not in _SETTLED and time.monotonic() < until:
+            spinner.update(f"{body['name']}: {_doing(body)}")
+            time.sleep(_POLL_S)
+            body = client.get(f"/v1/deployments/{body['name']}")
+    return body
+
+
+def _doing(body: dict[str, Any]) -> str:
+    models = [row for server in body["status"]["servers"] for row in server["models"]]
+    ready = sum(row["state"] == "READY" for row in models)
+    loading = sorted({row["model"] for row in models if row["state"] == "LOADING"})
+    return f"{ready} of {len(models)} models ready" + (f", loading {', '.join(loading)}" if loading else "")
+
+
+def _everything(client: ControlPlaneClient) -> dict[str, Any]:
+    return {
+        "servers": client.get("/v1/servers")["servers"],
+        "deployments": client.get("/v1/deployments")["deployments"],
+        "models": client.get("/v1/models")["models"],
+    }
+
+
+def _overview(data: dict[str, Any]) -> Any:  # noqa: ANN401 - something rich can draw
+    grid = output.table([""], [])
+    grid.show_header = False
+    servers = [
+        (
+            server["id"],
+            output.state(server["condition"]),
+            server["endpoints"]["http"],
+            server["endpoints"]["grpc"],
+            str(sum(row["state"] == "READY" for row in server["models"])),
+            server["detail"],
+        )
+        for server in data["servers"]
+    ]
+    grid.add_row(output.table(["server", "condition", "HTTP", "gRPC", ">models ready", ""], servers))
+    grid.add_row("")
+    deployments = [
+        (
+            body["name"],
+            output.state(body["status"]["state"]),
+            " ".join(f"{pin['model']}:{pin['version']}" for pin in body["pins"]),
+            " ".join(_reasons(body)),
+        )
+        for body in data["deployments"]
+    ]
+    grid.add_row(
+        output.table(["deployment", "state", "versions", "reasons"], deployments)
+        if deployments
+        else "no deployment yet: tritonfleet deploy <model>"
+    )
+    grid.add_row("")
+    models = [
+        (
+            model["name"],
+            ", ".join(map(str, model["versions"])) or "none: tritonfleet build " + model["name"],
+            model["backend"],
+            ", ".join(f"{ready['server']}:{ready['version']}" for ready in model["ready_on"]),
+            "; ".join(model["problems"]),
+        )
+        for model in data["models"]
+    ]
+    grid.add_row(output.table(["model", "versions", "backend", "ready on (server:version)", "problems"], models))
+    return grid
+
+
+def _print_deployment(body: dict[str, Any]) -> None:
+    output.out.print(_deployment_table(body))
+
+
+def _deployment_table(body: dict[str, Any]) -> Any:  # noqa: ANN401 - something rich can draw
+    grid = output.table([""], [])
+    grid.show_header = False
+    grid.add_row(
+        f"{body['name']}: {output.state(body['status']['state'])} (model {body['model']}, revision {body['revision']})"
+    )
+    for reason in body["status"]["reasons"]:
+        grid.add_row(f"  {reason}")
+    rows = [
+        (server["server"], row["model"], str(row["version"]), output.state(row["state"] or "not loaded"), row["reason"])
+        for server in body["status"]["servers"]
+        for row in server["models"]
+    ]
+    grid.add_row(output.table(["server", "model", ">version", "state", "reason"], rows))
+    for server in body["status"]["servers"]:
+        if server["reason"]:
+            grid.add_row(f"{server['server']}: {server['reason']}")
+    return grid
+
+
+def _reasons(body: dict[str, Any]) -> list[str]:
+    return [*body["status"]["reasons"], *(server["reason"] for server in body["status"]["servers"] if server["reason"])]
