@@ -2,18 +2,20 @@
 
 Requests of different lengths share a batch only where Triton need not compare their shapes: the input is ragged
 (`allow_ragged_batch`), so the tokens of all requests arrive as one list, and `batch_input` brings their shapes. The
-graph then runs every token-wise layer (97% of an encoder's work at these lengths) on real tokens alone, and pads only
-around attention, where tokens of one sentence meet. Mean pooling and normalisation are its last nodes, so one dense
-[sentences, dimension] tensor leaves it. Only standard ONNX operators are used: Triton's C++ ONNX Runtime backend serves
-the same bytes. The technique is known as packing or padding removal ("effective transformer", FasterTransformer).
+graph then runs every token-wise layer on real tokens alone. Only attention, where the tokens of one sentence meet, is
+padded, and there sentences of like length stand together: a long sentence does not widen the short ones beside it.
+Mean pooling and normalisation are the graph's last nodes, so one dense [sentences, dimension] tensor leaves it. Only
+standard ONNX operators are used: Triton's C++ ONNX Runtime backend serves the same bytes. Taking the padding out is
+known as packing or "effective transformer" (FasterTransformer); `tests/bench/text_embedding.py` measures its worth.
 
-Shapes: T tokens as they arrive, P tokens without padding, B sentences, L tokens of the longest sentence, D dimension.
+Shapes: T tokens as they arrive, P tokens without padding, B sentences, D dimension; in each of BUCKETS groups of like
+length, N sentences and L tokens of the longest.
 """
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,25 +37,28 @@ INPUT_IDS_SHAPE = "input_ids_shape"
 EMBEDDING = "sentence_embedding"
 """FP32 [B, D]."""
 
+BUCKETS = 3
+"""Groups of like length that attention is padded in: above half of the longest sentence, above a quarter, the rest."""
+
 # From the tensors that Triton brings to what the packed encoder takes. The count is held within what arrived: whatever
-# a caller claims, a sentence never reads a neighbour's tokens.
-_UNPAD = f"""
-<ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>
-unpad (int64[total] {INPUT_IDS}, int32[batch, 1] {TOKEN_COUNT}, int32[batch, 1] {INPUT_IDS_SHAPE})
-   => (int64[packed] packed_ids, int64[batch] counts, int64[width] positions) {{
+# a caller claims, a sentence never reads a neighbour's tokens. `bucket` counts how often a sentence can be doubled
+# before it is longer than the longest.
+_UNPAD = """
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
+unpad (int64[total] {ids}, int32[batch, 1] {count}, int32[batch, 1] {shape}) => ({outputs}) {{
   flat = Constant <value_ints = [-1]> ()
   zero = Constant <value_int = 0> ()
   one = Constant <value_int = 1> ()
   axis1 = Constant <value_ints = [1]> ()
-  widths32 = Reshape ({INPUT_IDS_SHAPE}, flat)
+  widths32 = Reshape ({shape}, flat)
   widths = Cast <to = 7> (widths32)
-  claimed32 = Reshape ({TOKEN_COUNT}, flat)
+  claimed32 = Reshape ({count}, flat)
   claimed = Cast <to = 7> (claimed32)
   within = Min (claimed, widths)
   counts = Max (within, zero)
   ends = CumSum (widths, zero)
   starts = Sub (ends, widths)
-  length = Size ({INPUT_IDS})
+  length = Size ({ids})
   index = Range (zero, length, one)
   column = Unsqueeze (index, axis1)
   passed = GreaterOrEqual (column, ends)
@@ -61,14 +66,37 @@ unpad (int64[total] {INPUT_IDS}, int32[batch, 1] {TOKEN_COUNT}, int32[batch, 1] 
   item = ReduceSum <keepdims = 0> (passed64, axis1)
   start = Gather (starts, item)
   position = Sub (index, start)
-  count = Gather (counts, item)
-  real = Less (position, count)
-  packed_ids = Compress <axis = 0> ({INPUT_IDS}, real)
+  own_count = Gather (counts, item)
+  real = Less (position, own_count)
+  packed_ids = Compress <axis = 0> ({ids}, real)
   longest = ReduceMax <keepdims = 0> (counts)
-  width = Max (longest, one)
-  positions = Range (zero, width, one)
-}}
+  grown = Unsqueeze (counts, axis1)
+  factors = Constant <value_ints = {factors}> ()
+  times = Mul (grown, factors)
+  still = LessOrEqual (times, longest)
+  still64 = Cast <to = 7> (still)
+  bucket = ReduceSum <keepdims = 0> (still64, axis1)
+{buckets}}}
 """
+_BUCKET = """
+  number{k} = Constant <value_int = {k}> ()
+  inside{k} = Equal (bucket, number{k})
+  where{k} = NonZero (inside{k})
+  sentences{k} = Reshape (where{k}, flat)
+  inside64_{k} = Cast <to = 7> (inside{k})
+  counts{k} = Mul (inside64_{k}, counts)
+  longest{k} = ReduceMax <keepdims = 0> (counts{k})
+  width{k} = Max (longest{k}, one)
+  positions{k} = Range (zero, width{k}, one)
+"""
+_BETWEEN = (
+    "packed_ids",
+    "counts",
+    "bucket",
+    *(f"sentences{k}" for k in range(BUCKETS)),
+    *(f"positions{k}" for k in range(BUCKETS)),
+)
+"""What the first half of the graph hands to the second, in the order of `PackedEncoder.forward`."""
 
 
 def export_packed_encoder(checkpoint: EncoderCheckpoint, target: Path) -> None:
@@ -80,25 +108,20 @@ def export_packed_encoder(checkpoint: EncoderCheckpoint, target: Path) -> None:
     import onnx  # noqa: PLC0415 - only a build needs it, and `import onnx` is slow
     from onnx import compose, parser  # noqa: PLC0415
 
-    unpad = parser.parse_model(_UNPAD)
+    unpad = parser.parse_model(_unpad_text())
     encoder = _export(checkpoint)
-    merged = compose.merge_models(
-        unpad,
-        encoder,
-        io_map=[("packed_ids", "packed_ids"), ("counts", "counts"), ("positions", "positions")],
-        prefix1="unpad/",
-        prefix2="encoder/",
-    )
-    _restore_names(merged)
+    io_map = [(name, name) for name in _BETWEEN]
+    merged = compose.merge_models(unpad, encoder, io_map=io_map, prefix1="unpad/", prefix2="encoder/")
+    restore_names(merged, {"unpad/": (INPUT_IDS, TOKEN_COUNT, INPUT_IDS_SHAPE), "encoder/": (EMBEDDING,)})
     merged.producer_name = "tritonfleet"
-    onnx.checker.check_model(merged, full_check=True)
+    del merged.graph.value_info[:]  # two exporters named the same dimensions differently; ONNX Runtime infers its own
+    onnx.checker.check_model(merged)
     onnx.save(merged, target)
 
 
-def _restore_names(model: "ModelProto") -> None:
-    """Give the merged graph's inputs and outputs their own names back (the merge prefixes both halves)."""
-    names = {f"unpad/{name}": name for name in (INPUT_IDS, TOKEN_COUNT, INPUT_IDS_SHAPE)}
-    names[f"encoder/{EMBEDDING}"] = EMBEDDING
+def restore_names(model: "ModelProto", prefixed: Mapping[str, Sequence[str]]) -> None:
+    """Give inputs and outputs of a merged graph their own names back: `prefixed` says which got which prefix."""
+    names = {f"{prefix}{name}": name for prefix, own in prefixed.items() for name in own}
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         value.name = names.get(value.name, value.name)
     for node in model.graph.node:
@@ -106,23 +129,37 @@ def _restore_names(model: "ModelProto") -> None:
         node.output[:] = [names.get(name, name) for name in node.output]
 
 
+def _unpad_text() -> str:
+    """Return the graph's first half in ONNX's text form."""
+    return _UNPAD.format(
+        ir_version=IR_VERSION,
+        opset=OPSET,
+        ids=INPUT_IDS,
+        count=TOKEN_COUNT,
+        shape=INPUT_IDS_SHAPE,
+        outputs=", ".join(f"int64[{name}_length] {name}" for name in _BETWEEN),
+        factors=[2**doubled for doubled in range(1, BUCKETS)],
+        buckets="".join(_BUCKET.format(k=k) for k in range(BUCKETS)),
+    )
+
+
 def _export(checkpoint: EncoderCheckpoint) -> "ModelProto":
-    """Export the packed encoder: (packed_ids [P], counts [B], positions [L]) -> EMBEDDING [B, D]."""
+    """Export the packed encoder: what `_BETWEEN` names to EMBEDDING [B, D]."""
     try:
         import torch  # noqa: PLC0415 - an optional extra
 
-        from builders.onnx.packed_module import load_packed_encoder  # noqa: PLC0415
+        from builders.onnx.packed_module import example_inputs, load_packed_encoder  # noqa: PLC0415
     except ImportError as exc:
         raise MissingExtraError(exc.name or "torch", "export") from exc
     module = load_packed_encoder(checkpoint)
-    example = (torch.arange(1000, 1012), torch.tensor([5, 4, 3]), torch.arange(5))
+    dimensions = ("packed", "batch", "batch", *_BETWEEN[3:])
     with _quiet_exporter():
         program = torch.onnx.export(
             module,
-            example,
+            example_inputs(BUCKETS),
             dynamo=True,
-            dynamic_shapes=({0: "packed"}, {0: "batch"}, {0: "width"}),
-            input_names=["packed_ids", "counts", "positions"],
+            dynamic_shapes=(*({0: name} for name in dimensions[:3]), tuple({0: name} for name in dimensions[3:])),
+            input_names=list(_BETWEEN),
             output_names=[EMBEDDING],
             opset_version=OPSET,
             verbose=False,

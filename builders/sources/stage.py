@@ -10,14 +10,15 @@ from pathlib import Path
 
 from builders.errors import SourceError
 
-ADAPTER_MODULE = "triton_adapter"
-"""Module of the stage's top-level package that holds the `TritonPythonModel` adapter."""
+ADAPTER_MODULE = "ensembles.triton_adapter"
+"""The `TritonPythonModel` adapter that serves every stage. Only named here: builders import nothing above them."""
 
 _ENTRY_POINT = '''"""Made by `tritonfleet build`: serves {stage} from the copies beside this file."""
 
 import sys
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 # The copies in this version come before anything of the same name that is installed beside the server.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -31,34 +32,41 @@ TritonPythonModel = serve({name})
 def stage_files(stage: str) -> dict[str, bytes]:
     """Return `{path in the version: content}` of everything that serves `stage` (`module:Class`). Raises SourceError.
 
-    Holds `model.py` (what Triton's Python backend opens), the stage's module, the adapter, and every module of the same
-    top-level package that these import, directly or not.
+    Holds `model.py` (what Triton's Python backend opens), the stage's module, the adapter, and every module of these
+    two's top-level packages that they import, directly or not.
     """
     module, _, name = stage.partition(":")
-    package = module.split(".", 1)[0]
-    adapter = f"{package}.{ADAPTER_MODULE}"
+    packages = {entry.split(".", 1)[0] for entry in (module, ADAPTER_MODULE)}
     files: dict[str, bytes] = {}
-    pending, seen = [adapter, module], set[str]()
+    pending, seen = [ADAPTER_MODULE, module], set[str]()
     while pending:
         current = pending.pop()
         if current in seen:
             continue
         seen.add(current)
-        path, relative = _find(current)
+        found = _find(current)
+        if found is None:
+            continue
+        path, relative = found
         files[relative] = path.read_bytes()
-        pending += [parent for parent in _parents(current) if parent not in seen]
-        pending += sorted(_local_imports(path, package) - seen)
-    _check_class(files[_find(module)[1]], module, name)
-    files["model.py"] = _ENTRY_POINT.format(stage=stage, adapter=adapter, module=module, name=name).encode()
+        if current == module:
+            _check_class(files[relative], module, name)
+        pending += sorted({*_parents(current), *_local_imports(path, packages)} - seen)
+    # A file where Python would make a folder of bytecode: a version's folder must not change after it is published, or
+    # Triton takes it for a new one and reloads the model when an ensemble above it is loaded.
+    files["__pycache__"] = b""
+    files["model.py"] = _ENTRY_POINT.format(stage=stage, adapter=ADAPTER_MODULE, module=module, name=name).encode()
     return dict(sorted(files.items()))
 
 
-def _find(module: str) -> tuple[Path, str]:
-    """Return where a module's source is, and the path it gets inside a version."""
+def _find(module: str) -> tuple[Path, str] | None:
+    """Return where a module's source is, and the path it gets inside a version; None for a namespace package."""
     try:
         spec = find_spec(module)
     except ModuleNotFoundError:
         spec = None
+    if spec is not None and spec.origin is None and spec.submodule_search_locations is not None:
+        return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise SourceError(f"stage module '{module}' was not found on the Python path")
     origin = Path(spec.origin)
@@ -71,8 +79,8 @@ def _parents(module: str) -> list[str]:
     return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-def _local_imports(path: Path, package: str) -> set[str]:
-    """Modules of `package` that the file imports; `from package.x import y` counts `package.x`."""
+def _local_imports(path: Path, packages: set[str]) -> set[str]:
+    """Modules of `packages` that the file imports; `from package.x import y` counts `package.x`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -82,7 +90,7 @@ def _local_imports(path: Path, package: str) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
-        found.update(name for name in names if name.split(".", 1)[0] == package)
+        found.update(name for name in names if name.split(".", 1)[0] in packages)
     return found
 
 

@@ -13,6 +13,7 @@ from builders.sources.stage import stage_files
 def test_copies_the_closure_of_a_stages_imports() -> None:
     files = stage_files("ensembles.stages.token_budget:TokenBudget")
     assert set(files) == {
+        "__pycache__",
         "model.py",
         "ensembles/__init__.py",
         "ensembles/stages/__init__.py",
@@ -31,6 +32,8 @@ def test_the_copies_serve_without_the_project(tmp_path: Path) -> None:
     (tmp_path / "triton_python_backend_utils.py").write_text("")
     script = "import model, ensembles; print(model.TritonPythonModel.__name__, ensembles.__file__)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (tmp_path / "__pycache__").is_file(), "serving changed the version's folder"
+    assert not list(tmp_path.rglob("*.pyc"))
     assert done.stdout.split() == ["StageModel", str(tmp_path / "ensembles" / "__init__.py")]
 
 
