@@ -162,7 +162,7 @@ class Result(StrEnum):
 class ActionRecord:
     """The last thing done with a model on a server, kept over restarts.
 
-    `failures` counts failed loads in a row; the next is not tried before `retry_at`, None when nothing failed.
+    `failures` counts in a row the loads that failed, or that did not last; the next one is not tried before `retry_at`.
     """
 
     server: ServerId

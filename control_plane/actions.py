@@ -1,0 +1,70 @@
+"""What can be done to a server, and how it can end: two closed unions, matched with `assert_never`.
+
+`planning` makes actions, `executor` carries them out and answers with outcomes. Actions are imperative, outcomes past.
+"""
+
+from dataclasses import dataclass
+
+from control_plane.state import ModelName, Pin, ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Have exactly `version` of `model` ready on `server`, also where another version is: Triton swaps without a gap.
+
+    `members` are the pins of everything below an ensemble, in dependency order. Triton polls the members of an ensemble
+    again when it loads it, and a member whose folder changed since moves to its newest version (measured on 2.51); so
+    these are loaded again, each at its pin, right before. That does nothing where nothing changed.
+    """
+
+    server: ServerId
+    model: ModelName
+    version: int
+    members: tuple[Pin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Have no version of `model` on `server`."""
+
+    server: ServerId
+    model: ModelName
+
+
+Action = Load | Unload
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Triton answered that the model is loaded. Only an observation proves it."""
+
+    action: Load
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """Triton took the unload; the model goes once its requests in flight are answered."""
+
+    action: Unload
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The action failed. `reason` is Triton's own, or the cause from the server's log."""
+
+    action: Action
+    reason: str
+    retryable: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The action was not tried, because one it depends on failed in the same plan."""
+
+    action: Action
+    reason: str
+
+
+Outcome = Loaded | Unloaded | Failed | Skipped

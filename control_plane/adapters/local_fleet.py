@@ -1,0 +1,52 @@
+"""The `Fleet` of supervised servers on this machine.
+
+Adapts what `embedded` offers to the port without importing it: anything with this shape will do.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from control_plane.ports import ServerLog
+from control_plane.state import Server, ServerId
+
+
+class SupervisedServer(ServerLog, Protocol):
+    """A server whose process somebody watches and brings back (`embedded.EmbeddedServer`)."""
+
+    reason: str
+
+    @property
+    def server(self) -> Server:
+        """How to reach it."""
+
+    def listen(self, listener: Callable[[Any], None]) -> Callable[[], None]:
+        """Have `listener` called at every change of the process's state."""
+
+
+class LocalFleet:
+    """A fixed set of supervised servers."""
+
+    def __init__(self, supervised: Iterable[SupervisedServer]) -> None:
+        self._supervised = {entry.server.id: entry for entry in supervised}
+
+    def servers(self) -> tuple[Server, ...]:
+        """Every server, as it is reached now."""
+        return tuple(entry.server for entry in self._supervised.values())
+
+    def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have `changed` called when any of them changes state."""
+        endings = [entry.listen(lambda _change: changed()) for entry in self._supervised.values()]
+
+        def end() -> None:
+            for ending in endings:
+                ending()
+
+        return end
+
+    def note(self, server: ServerId) -> str:
+        """Return the supervisor's last word on the process."""
+        return self._supervised[server].reason if server in self._supervised else ""
+
+    def log_of(self, server: ServerId) -> ServerLog | None:
+        """Return the server's log."""
+        return self._supervised.get(server)

@@ -1,0 +1,1 @@
+"""Alembic's scripts: how the state file gets the tables of `adapters.tables`, one revision after the other."""

@@ -1,0 +1,75 @@
+"""The model repository on disk: the real `Catalogue`.
+
+Reads packages, versions and configs through `builders`, and finds beforehand what Triton would answer with nothing but
+"failed to poll". Writes nothing: `builders.publish` is who puts versions here.
+"""
+
+from pathlib import Path
+
+from builders import pbtxt
+from builders.errors import ConfigError
+from builders.model_config import ModelConfig
+from builders.validate import config_problems
+from control_plane.errors import LoadFailedError
+from control_plane.state import ModelName, Published, PublishedModel
+
+CONFIG_NAME = "config.pbtxt"
+
+
+class RepositoryFolder:
+    """The packages in the folder `root`. Hidden folders and those without a config or a version are none."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self) -> Published:
+        """Read every package; a folder that vanishes meanwhile is left out."""
+        folders = sorted(self._root.iterdir()) if self._root.is_dir() else []
+        packages = (_read_package(folder) for folder in folders if _may_be_package(folder))
+        return Published({package.name: package for package in packages})
+
+    def load_config(self, model: ModelName, version: int) -> str:
+        """Return the config of `model` as JSON with a version policy of exactly `version`. LoadFailedError."""
+        path = self._root / model / CONFIG_NAME
+        try:
+            return pbtxt.to_json(path.read_text(encoding="utf-8"), path=str(path), versions=[version])
+        except (ConfigError, OSError, UnicodeDecodeError) as exc:
+            raise LoadFailedError(_cannot_read(path, exc)) from exc
+
+
+def _may_be_package(folder: Path) -> bool:
+    if folder.name.startswith((".", "_")) or not folder.is_dir():
+        return False
+    return (folder / CONFIG_NAME).exists() or (folder / "model.toml").exists() or bool(_versions(folder))
+
+
+def _read_package(folder: Path) -> PublishedModel:
+    name = ModelName(folder.name)
+    config, problems = _read_config(folder)
+    return PublishedModel(name, config, _versions(folder), problems)
+
+
+def _read_config(folder: Path) -> tuple[ModelConfig | None, tuple[str, ...]]:
+    path = folder / CONFIG_NAME
+    try:
+        config = pbtxt.parse_config(path.read_text(encoding="utf-8"), path=str(path))
+    except (ConfigError, OSError, UnicodeDecodeError) as exc:
+        return None, (_cannot_read(path, exc),)
+    return config, tuple(f"{path}: {problem}" for problem in config_problems(config, package=folder.name))
+
+
+def _versions(folder: Path) -> tuple[int, ...]:
+    """Find the published versions: folders with a plain number above 0, which Triton reads no other way."""
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:  # not ours to read, or gone: then nothing is published here
+        return ()
+    return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit() and not name.startswith("0")))
+
+
+def _cannot_read(path: Path, exc: Exception) -> str:
+    if isinstance(exc, ConfigError):
+        return str(exc)
+    if isinstance(exc, FileNotFoundError):
+        return f"{path}: there is no such file; a package needs one"
+    return f"{path}: cannot be read: {exc}"

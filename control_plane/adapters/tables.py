@@ -1,0 +1,39 @@
+"""The tables of the state file, as SQLAlchemy Core sees them. `migrations` is what makes them; keep the two alike."""
+
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table
+
+metadata = MetaData()
+
+# Times are ISO 8601 in UTC, as text: SQLite has no time zones.
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer),
+    Column("revision", Integer, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("updated_at", String, nullable=False),
+)
+
+deployment_pins = Table(
+    "deployment_pins",
+    metadata,
+    Column("deployment", String, ForeignKey("deployments.name", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+action_records = Table(
+    "action_records",
+    metadata,
+    Column("server", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("result", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("at", String, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("retry_at", String),
+)

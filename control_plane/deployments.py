@@ -1,0 +1,108 @@
+"""Writing desired state: a deployment is checked and pinned against the repository, stored, then the loop is woken.
+
+Between `api` above and `planning`, `ports` below. What cannot be served is refused with every reason, before anything
+is stored.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from control_plane.planning import Infeasible, conflicts_with, resolve_pins
+from control_plane.ports import Catalogue, DeploymentStore
+from control_plane.state import Deployment, DeploymentName, ModelName, Pin
+
+
+@dataclass(frozen=True, slots=True)
+class NameTaken:
+    """There is a deployment of this name already."""
+
+    existing: Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """There is no deployment of this name."""
+
+    name: DeploymentName
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The deployment is gone; no other one needs the models in `released`."""
+
+    released: frozenset[ModelName]
+
+
+class Deployments:
+    """Create, redeploy and delete, one at a time, so that two writers cannot both pass the check for conflicts."""
+
+    def __init__(
+        self, store: DeploymentStore, catalogue: Catalogue, now: Callable[[], datetime], wake: Callable[[], None]
+    ) -> None:
+        self._store, self._catalogue, self._now, self._wake = store, catalogue, now, wake
+        self._writing = asyncio.Lock()
+
+    async def create(
+        self, name: DeploymentName, model: ModelName, version: int | None
+    ) -> Deployment | NameTaken | Infeasible:
+        """Store a new deployment of `model` at `version` (None: the newest of now) with all it needs pinned."""
+        async with self._writing:
+            existing = await self._store.get(name)
+            if existing is not None:
+                return NameTaken(existing)
+            pins = await self._pin(name, model, version)
+            if isinstance(pins, Infeasible):
+                return pins
+            now = self._now()
+            deployment = Deployment(name, model, version, pins, revision=1, created_at=now, updated_at=now)
+            await self._write(deployment, self._store.create)
+            return deployment
+
+    async def redeploy(self, name: DeploymentName) -> Deployment | NotFound | Infeasible:
+        """Pin a deployment again, to the versions published by now, as its next revision."""
+        async with self._writing:
+            before = await self._store.get(name)
+            if before is None:
+                return NotFound(name)
+            pins = await self._pin(name, before.model, before.version)
+            if isinstance(pins, Infeasible):
+                return pins
+            after = replace(before, pins=pins, revision=before.revision + 1, updated_at=self._now())
+            await self._write(after, self._store.replace)
+            return after
+
+    async def delete(self, name: DeploymentName) -> Deleted | NotFound:
+        """Remove a deployment. What only it needed is unloaded by the loop."""
+        async with self._writing:
+            deployment = await self._store.get(name)
+            if deployment is None or not await self._store.delete(name):
+                return NotFound(name)
+            still = {pin.model for other in await self._store.list() for pin in other.pins}
+        self._wake()
+        return Deleted(frozenset(pin.model for pin in deployment.pins) - still)
+
+    async def get(self, name: DeploymentName) -> Deployment | None:
+        """Return the deployment `name`, or None."""
+        return await self._store.get(name)
+
+    async def list(self) -> tuple[Deployment, ...]:
+        """Return every deployment, by name."""
+        return await self._store.list()
+
+    async def _pin(self, name: DeploymentName, model: ModelName, version: int | None) -> tuple[Pin, ...] | Infeasible:
+        published = await asyncio.to_thread(self._catalogue.read)
+        answer = resolve_pins(model, version, published)
+        if isinstance(answer, Infeasible):
+            return answer
+        others = [other for other in await self._store.list() if other.name != name]
+        conflicts = conflicts_with(answer.pins, others)
+        return Infeasible(conflicts) if conflicts else answer.pins
+
+    async def _write(self, deployment: Deployment, write: Callable[[Deployment], Awaitable[bool]]) -> None:
+        # Somebody asks for these models now: what failed before is tried again at once.
+        await self._store.forget(frozenset(pin.model for pin in deployment.pins))
+        written = await write(deployment)
+        assert written  # noqa: S101 - the lock is ours, and so is the state file
+        self._wake()

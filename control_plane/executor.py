@@ -1,0 +1,78 @@
+"""Carrying out one server's part of a plan: Action -> port call -> Outcome.
+
+`reconciler` hands the steps over and keeps the outcomes. Nothing is believed because a call returned: the next
+observation tells.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import groupby
+from typing import assert_never
+
+from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Skipped, Unload, Unloaded
+from control_plane.errors import ControlPlaneError, RetryableError
+from control_plane.planning.plan import PlannedAction
+from control_plane.ports import Catalogue, TritonControl
+from control_plane.state import ModelName, Pin, Server
+
+Keep = Callable[[Outcome], Awaitable[None]]
+
+
+class Executor:
+    """Stages one after the other, the steps of a stage at the same time, at most `at_once` calls to a server."""
+
+    def __init__(self, triton: TritonControl, catalogue: Catalogue, *, at_once: int = 2) -> None:
+        self._triton, self._catalogue, self._at_once = triton, catalogue, at_once
+
+    async def execute(self, server: Server, steps: Sequence[PlannedAction], keep: Keep) -> tuple[Outcome, ...]:
+        """Carry out `steps` on `server`. Each outcome goes to `keep` as soon as it is known."""
+        room = asyncio.Semaphore(self._at_once)
+        outcomes: list[Outcome] = []
+
+        async def carry_out(action: Action) -> None:
+            blocked = _blocked(action, outcomes)
+            if blocked:
+                outcome: Outcome = Skipped(action, blocked)
+            else:
+                async with room:
+                    outcome = await self._act(server, action)
+            await keep(outcome)
+            outcomes.append(outcome)
+
+        for _, stage in groupby(sorted(steps, key=lambda step: step.stage), key=lambda step: step.stage):
+            async with asyncio.TaskGroup() as group:
+                for step in stage:
+                    group.create_task(carry_out(step.action))
+        return tuple(outcomes)
+
+    async def _act(self, server: Server, action: Action) -> Outcome:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            match action:
+                case Load():
+                    await self._load(server, action)
+                    return Loaded(action, clock() - begun)
+                case Unload():
+                    await self._triton.unload(server, action.model)
+                    return Unloaded(action)
+                case _:
+                    assert_never(action)
+        except ControlPlaneError as error:
+            return Failed(action, str(error), isinstance(error, RetryableError), clock() - begun)
+
+    async def _load(self, server: Server, action: Load) -> None:
+        for pin in (*action.members, Pin(action.model, action.version)):
+            config = await asyncio.to_thread(self._catalogue.load_config, pin.model, pin.version)
+            await self._triton.load(server, pin.model, config)
+
+
+def _blocked(action: Action, outcomes: Iterable[Outcome]) -> str:
+    """Why `action` cannot be tried after these outcomes; empty when it can."""
+    if not isinstance(action, Load):
+        return ""
+    members: set[ModelName] = {pin.model for pin in action.members}
+    for outcome in outcomes:
+        if isinstance(outcome, Failed | Skipped) and outcome.action.model in members:
+            return f"Its member '{outcome.action.model}' failed: {outcome.reason}"
+    return ""

@@ -1,0 +1,29 @@
+"""Decisions as pure functions of state: which versions a deployment pins, what should be done next, what to tell users.
+
+No clock, no randomness, no I/O: `reconciler` and `deployments` observe, ask here, and act.
+"""
+
+from control_plane.planning.lifecycle import plan_lifecycle
+from control_plane.planning.pins import Infeasible, Pinned, conflicts_with, resolve_pins
+from control_plane.planning.plan import InfeasibleDeployment, Plan, PlannedAction, Waiting
+from control_plane.planning.retry import held_back, next_retry, retry_delay_s
+from control_plane.planning.status import DeploymentState, DeploymentStatus, ServerStatus, deployment_status
+
+__all__ = [
+    "DeploymentState",
+    "DeploymentStatus",
+    "Infeasible",
+    "InfeasibleDeployment",
+    "Pinned",
+    "Plan",
+    "PlannedAction",
+    "ServerStatus",
+    "Waiting",
+    "conflicts_with",
+    "deployment_status",
+    "held_back",
+    "next_retry",
+    "plan_lifecycle",
+    "resolve_pins",
+    "retry_delay_s",
+]

@@ -1,0 +1,55 @@
+"""The answer of a planner: actions in order, each with its reason, and what cannot or need not be done now.
+
+Made by `lifecycle`; carried out by `executor`; shown by `api`.
+"""
+
+from dataclasses import dataclass
+
+from control_plane.actions import Action
+from control_plane.state import DeploymentName, ModelName, ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAction:
+    """One step on one server. Steps of a server with the same `stage` are independent; a lower stage comes first."""
+
+    action: Action
+    reason: str
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A model that is not as it should be on a server, and is left alone for now; `reason` says why."""
+
+    server: ServerId
+    model: ModelName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InfeasibleDeployment:
+    """A deployment that cannot be carried out (in full) until somebody changes something: every reason at once."""
+
+    deployment: DeploymentName
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What should be done now. Steps are sorted by server, then stage, then model."""
+
+    steps: tuple[PlannedAction, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    infeasible: tuple[InfeasibleDeployment, ...] = ()
+
+    def by_server(self) -> dict[ServerId, tuple[PlannedAction, ...]]:
+        """Group the steps by the server they are for, each in order."""
+        grouped: dict[ServerId, list[PlannedAction]] = {}
+        for step in self.steps:
+            grouped.setdefault(step.action.server, []).append(step)
+        return {server: tuple(steps) for server, steps in grouped.items()}
+
+    def reasons_against(self, name: DeploymentName) -> tuple[str, ...]:
+        """Why the deployment `name` is infeasible; empty when it is not."""
+        return next((entry.reasons for entry in self.infeasible if entry.deployment == name), ())

@@ -1,0 +1,80 @@
+"""How a control plane is set up: defaults, then `TRITONFLEET_*` environment variables, then what the caller gives.
+
+Read by `bootstrap` and `cli`. What is unsafe or unknown is refused with the setting's name and what to give instead.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from control_plane.errors import SettingsError
+
+ENV_PREFIX = "TRITONFLEET_"
+CLIENT_URL_VARIABLE = "TRITONFLEET_URL"
+"""Not a setting of the control plane: where the commands look for one. It may stand in the same environment."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Every setting. Times are in seconds.
+
+    `port` 0 takes a free one. The `triton_*_port` are those of the first server, and each further one has them three
+    higher (8000, 8001, 8002; 8003, ...); left out, free ports are taken.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    token: SecretStr | None = None
+    model_repository: Path = Path("model_repository")
+    state_path: Path = Path(".tritonfleet/state.db")
+    servers: Annotated[int, Field(ge=1, le=64)] = 1
+    load_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    reconcile_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    triton_http_port: Port | None = None
+    triton_grpc_port: Port | None = None
+    triton_metrics_port: Port | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # another name: what it resolves to may change
+            return False
+
+    def validate_binding(self) -> None:
+        """Refuse to be open to other machines without a token, and a repository that is none. SettingsError."""
+        if not self.is_loopback and (self.token is None or not self.token.get_secret_value()):
+            raise SettingsError(
+                f"Host {self.host} can be reached from other machines, and there is no token: set {ENV_PREFIX}TOKEN, "
+                f"or leave {ENV_PREFIX}HOST at 127.0.0.1."
+            )
+        if not self.model_repository.is_dir():
+            raise SettingsError(
+                f"The model repository {self.model_repository} is no folder: give one with "
+                f"{ENV_PREFIX}MODEL_REPOSITORY."
+            )
+
+
+def load_settings(given: Mapping[str, object] | None = None) -> Settings:
+    """Return the settings from the environment, with `given` before it. Raises SettingsError naming every problem."""
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    others = {*known, CLIENT_URL_VARIABLE}
+    unknown = sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in others)
+    if unknown:
+        raise SettingsError(f"There is no setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}.")
+    try:
+        return Settings(**(given or {}))  # type: ignore[arg-type]  # checked by pydantic, which is the point
+    except ValidationError as exc:
+        problems = [f"{ENV_PREFIX}{'.'.join(map(str, it['loc'])).upper()}: {it['msg']}" for it in exc.errors()]
+        raise SettingsError("; ".join(problems) + ".") from exc

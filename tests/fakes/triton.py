@@ -1,0 +1,124 @@
+"""A Triton that is a dictionary: behaves as the real one does towards `TritonControl`, proven by the contract suite."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+
+from control_plane.errors import AdminKeyRefusedError, DeadlineExceededError, LoadFailedError, ServerUnreachableError
+from control_plane.state import ModelName, ModelState, ObservedModel, ObservedServer, Server, ServerCondition, ServerId
+
+
+@dataclass
+class FakeModel:
+    """A published model.
+
+    `broken` is why its code fails, `invalid` why its config does. One that `hangs` never loads; one that
+    `vanishes` does not stay.
+    """
+
+    versions: tuple[int, ...] = (1,)
+    members: tuple[str, ...] = ()
+    broken: str = ""
+    invalid: str = ""
+    hangs: bool = False
+    vanishes: bool = False
+
+
+@dataclass
+class FakeProcess:
+    """One server: its key, whether it answers, and what its index says."""
+
+    key: str | None = None
+    up: bool = True
+    rows: dict[tuple[str, int], tuple[ModelState, str]] = field(default_factory=dict)
+
+
+class FakeTriton:
+    """`TritonControl` over `published`. `calls` is what was asked, in order: ("load", server, model, version)."""
+
+    def __init__(self, published: dict[str, FakeModel]) -> None:
+        self.published = published
+        self.processes: dict[ServerId, FakeProcess] = {}
+        self.calls: list[tuple[str, ServerId, str, int]] = []
+        self.load_deadline_s = 120.0
+        self.gate: asyncio.Event | None = None
+
+    def start(self, server: Server) -> FakeProcess:
+        """Begin a new, empty life of `server`."""
+        self.processes[server.id] = FakeProcess(server.admin_key)
+        return self.processes[server.id]
+
+    async def observe(self, server: Server) -> ObservedServer:
+        """Return the index."""
+        await asyncio.sleep(0)
+        try:
+            process = self._process(server)
+        except ServerUnreachableError as error:
+            return ObservedServer(server, ServerCondition.UNREACHABLE, detail=str(error))
+        except AdminKeyRefusedError as error:
+            return ObservedServer(server, ServerCondition.DEGRADED, detail=str(error))
+        rows = tuple(
+            ObservedModel(ModelName(name), version, state, reason)
+            for (name, version), (state, reason) in sorted(process.rows.items())
+        )
+        return ObservedServer(server, ServerCondition.HEALTHY, rows)
+
+    async def load(self, server: Server, model: ModelName, config: str) -> None:
+        """Load the versions that `config` names; an ensemble's missing members come along at their newest."""
+        process = self._process(server)
+        versions = json.loads(config)["version_policy"]["specific"]["versions"]
+        self.calls.append(("load", server.id, model, int(versions[0])))
+        if self.gate is not None:
+            await self.gate.wait()
+        await asyncio.sleep(0)
+        self._process(server)
+        for member in self.published.get(model, FakeModel()).members:
+            if not any(name == member and row[0] is ModelState.READY for (name, _), row in process.rows.items()):
+                self._load(process, member, max(self.published[member].versions))
+        self._load(process, model, int(versions[0]))
+
+    async def unload(self, server: Server, model: ModelName) -> None:
+        """Unload every version."""
+        process = self._process(server)
+        self.calls.append(("unload", server.id, model, 0))
+        await asyncio.sleep(0)
+        for name, version in process.rows:
+            if name == model:
+                process.rows[name, version] = (ModelState.UNAVAILABLE, "unloaded")
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _process(self, server: Server) -> FakeProcess:
+        process = self.processes.get(server.id)
+        if process is None or not process.up:
+            raise ServerUnreachableError(f"server '{server.id}' did not answer: Connection refused")
+        if process.key != server.admin_key:
+            raise AdminKeyRefusedError(f"server '{server.id}' refused: its admin key is another one")
+        return process
+
+    def _load(self, process: FakeProcess, model: str, version: int) -> None:
+        published = self.published.get(model)
+        if published is None:
+            raise LoadFailedError("model not found in any model repository.")
+        if published.invalid:
+            raise LoadFailedError(published.invalid)
+        if version not in published.versions:
+            raise LoadFailedError(
+                f"load failed for model '{model}': at least one version must be available under the version policy"
+            )
+        if published.hangs:
+            process.rows[model, version] = (ModelState.LOADING, "")
+            raise DeadlineExceededError(f"model '{model}' did not load within {self.load_deadline_s:g} s.")
+        if published.broken:
+            process.rows[model, version] = (ModelState.UNAVAILABLE, published.broken)
+            raise LoadFailedError(
+                f"load failed for model '{model}': version {version} is at UNAVAILABLE state: {published.broken}"
+            )
+        for name, other in process.rows:
+            if name == model:
+                process.rows[name, other] = (ModelState.UNAVAILABLE, "unloaded")
+        if published.vanishes:
+            process.rows[model, version] = (ModelState.UNAVAILABLE, "unloaded")
+        else:
+            process.rows[model, version] = (ModelState.READY, "")

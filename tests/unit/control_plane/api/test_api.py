@@ -1,0 +1,218 @@
+"""The REST API over fakes, without a network: what it does and shows."""
+
+import asyncio
+
+import httpx
+
+from control_plane.state import ServerId
+from tests.fakes.calls import PROBLEM, problem, run
+from tests.fakes.rig import Rig
+from tests.fakes.triton import FakeModel
+from tests.fakes.world import a_server
+
+
+def test_create_and_wait_until_it_serves() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        response = await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "e"})
+        body = response.json()
+        assert response.status_code == 201
+        assert response.headers["location"] == "/v1/deployments/d"
+        assert body["pins"] == [
+            {"model": "a", "version": 2},
+            {"model": "b", "version": 1},
+            {"model": "e", "version": 1},
+        ]
+        assert (body["version"], body["revision"], body["status"]["state"]) == (None, 1, "serving")
+        (server,) = body["status"]["servers"]
+        assert (server["server"], server["state"], server["reason"]) == ("s0", "serving", "")
+        assert server["models"][0] == {"model": "a", "version": 2, "state": "READY", "reason": ""}
+        assert (await client.get("/v1/deployments/d")).json() == body
+        assert (await client.get("/v1/deployments")).json() == {"deployments": [body]}
+
+    run(scenario)
+
+
+def test_create_without_waiting_answers_at_once() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        response = await client.post("/v1/deployments", json={"name": "d", "model": "e"})
+        assert response.status_code == 201
+        assert response.json()["status"]["state"] in ("pending", "progressing")
+
+    run(scenario)
+
+
+def test_a_wait_that_runs_out_is_202_and_the_deployment_goes_on() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        rig.triton.gate = asyncio.Event()
+        response = await client.post("/v1/deployments?wait=0.05", json={"name": "d", "model": "b"})
+        assert response.status_code == 202
+        assert response.headers["location"] == "/v1/deployments/d"
+        rig.triton.gate.set()
+        while rig.ready() != {"b:1"}:
+            await rig.loop.pass_ended()
+
+    run(scenario)
+
+
+def test_a_load_that_fails_ends_the_wait_with_tritons_reason() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        rig.triton.published["b"] = FakeModel(broken="ModuleNotFoundError: No module named 'nothing'")
+        response = await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "b"})
+        assert response.status_code == 201
+        status = response.json()["status"]
+        assert status["state"] == "failed"
+        assert "No module named 'nothing'" in status["servers"][0]["reason"]
+
+    run(scenario)
+
+
+def test_what_cannot_be_served_is_refused_with_every_cause() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        response = await client.post("/v1/deployments", json={"name": "d", "model": "unbuilt"})
+        body = problem(response, 422, "cannot-be-served")
+        assert body["causes"] == ["Model 'unbuilt' has no built version: run `tritonfleet build unbuilt`."]
+        assert (await client.get("/v1/deployments")).json() == {"deployments": []}
+
+    run(scenario)
+
+
+def test_two_deployments_of_different_versions_of_one_model_are_refused() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/deployments", json={"name": "d", "model": "e"})).status_code == 201
+        response = await client.post("/v1/deployments", json={"name": "old", "model": "a", "version": 1})
+        assert "'d' pins model 'a' at version 2" in problem(response, 422, "cannot-be-served")["detail"]
+
+    run(scenario)
+
+
+def test_a_name_that_is_taken() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/deployments", json={"name": "d", "model": "b"})
+        response = await client.post("/v1/deployments", json={"name": "d", "model": "a"})
+        assert "POST /v1/deployments/d/redeploy" in problem(response, 409, "name-taken")["next_step"]
+
+    run(scenario)
+
+
+def test_delete_and_wait_until_it_is_gone() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "e"})
+        await client.post("/v1/deployments?wait=10", json={"name": "keep", "model": "b"})
+        response = await client.delete("/v1/deployments/d?wait=10")
+        assert (response.status_code, response.content) == (204, b"")
+        assert rig.ready() == {"b:1"}
+        problem(await client.get("/v1/deployments/d"), 404, "not-found")
+        problem(await client.delete("/v1/deployments/d"), 404, "not-found")
+
+    run(scenario)
+
+
+def test_redeploy_takes_the_newest_version() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "b"})
+        rig.triton.published["b"] = FakeModel((1, 2))
+        package = next(it for it in rig.catalogue.read() if it.name == "b")
+        rig.catalogue.published[package.name] = type(package)(package.name, package.config, (1, 2))
+        body = (await client.post("/v1/deployments/d/redeploy?wait=10")).json()
+        assert (body["revision"], body["pins"], body["status"]["state"]) == (
+            2,
+            [{"model": "b", "version": 2}],
+            "serving",
+        )
+        problem(await client.post("/v1/deployments/none/redeploy"), 404, "not-found")
+
+    run(scenario)
+
+
+def test_servers_show_what_they_hold_and_never_their_key() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "b"})
+        response = await client.get("/v1/servers/s0")
+        body = response.json()
+        assert (body["condition"], body["endpoints"]["grpc"]) == ("healthy", "127.0.0.1:2")
+        assert body["models"] == [{"name": "b", "version": 1, "state": "READY", "reason": ""}]
+        listed = await client.get("/v1/servers")
+        assert listed.json()["servers"] == [body]
+        assert rig.servers[0].admin_key is not None
+        assert rig.servers[0].admin_key not in listed.text + response.text
+        assert "There are: s0." in problem(await client.get("/v1/servers/none"), 404, "not-found")["next_step"]
+
+    run(scenario, rig=Rig(a_server("s0", "the-admin-key")))
+
+
+def test_models_show_versions_members_problems_and_where_they_are_ready() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "e"})
+        body = (await client.get("/v1/models/e")).json()
+        assert (body["backend"], body["versions"], body["members"]) == ("ensemble", [1], ["a", "b"])
+        assert (body["ready_on"], body["deployments"]) == ([{"server": "s0", "version": 1}], ["d"])
+        names = [it["name"] for it in (await client.get("/v1/models")).json()["models"]]
+        assert names == ["a", "b", "e", "unbuilt"]
+        problem(await client.get("/v1/models/none"), 404, "not-found")
+
+    run(scenario)
+
+
+def test_the_plan_is_shown_without_touching_anything() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        rig.triton.gate = asyncio.Event()
+        await client.post("/v1/deployments", json={"name": "d", "model": "b"})
+        body = (await client.get("/v1/plan")).json()
+        assert body["actions"] == [
+            {
+                "kind": "load",
+                "server": "s0",
+                "model": "b",
+                "version": 1,
+                "stage": 0,
+                "reason": "Not loaded, needed by 'd'.",
+            }
+        ]
+        assert (body["waiting"], body["infeasible"]) == ([], [])
+
+    run(scenario)
+
+
+def test_health_and_metrics() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "b"})
+        body = (await client.get("/v1/health")).json()
+        assert (body["ready"], body["reason"], body["last_error"]) == (True, "", "")
+        assert body["servers"] == {"healthy": 1, "degraded": 0, "unreachable": 0}
+        text = (await client.get("/metrics")).text
+        assert 'tritonfleet_deployments{state="serving"} 1.0' in text
+        assert 'tritonfleet_actions_total{action="load",outcome="loaded"} 1.0' in text
+        assert 'tritonfleet_load_seconds_count{outcome="loaded"} 1.0' in text
+        rig.clock.move(60)
+        stale = await client.get("/v1/health")
+        assert stale.status_code == 503
+        assert stale.json()["reason"].startswith("The last look at the servers began 60 s ago")
+        assert (await client.get("/v1/health/live")).json() == {"live": True}
+
+    run(scenario)
+
+
+def test_the_openapi_document_tells_errors_examples_and_the_token() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        document = (await client.get("/openapi.json")).json()
+        create = document["paths"]["/v1/deployments"]["post"]
+        assert {"201", "202", "400", "401", "409", "421", "422", "500", "503"} <= set(create["responses"])
+        for status in ("400", "409", "422"):
+            content = create["responses"][status]["content"]
+            assert content == {PROBLEM: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+        assert document["components"]["schemas"]["NewDeployment"]["examples"]
+        assert document["components"]["schemas"]["ProblemBody"]["examples"]
+        assert document["paths"]["/v1/health/live"]["get"]["security"] == []
+        assert create["security"] == [{"HTTPBearer": []}]
+
+    run(scenario)
+
+
+def test_an_unreachable_server_does_not_fail_the_wait_before_its_time() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        rig.triton.processes[ServerId("s0")].up = False
+        response = await client.post("/v1/deployments?wait=0.05", json={"name": "d", "model": "b"})
+        assert response.status_code == 202
+        assert response.json()["status"]["state"] == "pending"
+
+    run(scenario)

@@ -1,0 +1,66 @@
+"""What users are told of a deployment."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from control_plane.planning import DeploymentState, deployment_status
+from control_plane.state import (
+    ActionRecord,
+    ModelName,
+    ModelState,
+    ObservedServer,
+    Result,
+    ServerCondition,
+    ServerId,
+)
+from tests.fakes.world import START, a_deployment, seen
+
+SERVES = ("m", 1, ModelState.READY)
+FAILED = ActionRecord(ServerId("s0"), ModelName("m"), 1, Result.FAILED, "no such module", START, 1, START)
+AWAY = ServerCondition.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("observed", "failed", "reasons", "state"),
+    [
+        ([], False, (), DeploymentState.PENDING),
+        ([seen(condition=AWAY)], False, (), DeploymentState.PENDING),
+        ([seen()], False, (), DeploymentState.PROGRESSING),
+        ([seen(SERVES)], False, (), DeploymentState.SERVING),
+        ([seen(SERVES)], True, (), DeploymentState.SERVING),
+        ([seen()], True, (), DeploymentState.FAILED),
+        ([seen(("m", 2, ModelState.READY))], False, (), DeploymentState.PROGRESSING),
+        ([seen(SERVES), seen(server="s1")], False, (), DeploymentState.PROGRESSING),
+        ([seen(), seen(SERVES, server="s1")], True, (), DeploymentState.DEGRADED),
+        ([seen(SERVES), seen(server="s1", condition=AWAY)], False, (), DeploymentState.DEGRADED),
+        ([seen()], False, ("gone",), DeploymentState.FAILED),
+        ([], False, ("gone",), DeploymentState.FAILED),
+        ([seen(SERVES)], False, ("gone",), DeploymentState.SERVING),
+        ([seen(SERVES), seen(server="s1")], False, ("gone",), DeploymentState.DEGRADED),
+    ],
+)
+def test_state(
+    observed: Sequence[ObservedServer],
+    failed: bool,  # noqa: FBT001
+    reasons: tuple[str, ...],
+    state: DeploymentState,
+) -> None:
+    records = {(FAILED.server, FAILED.model): FAILED} if failed else {}
+    assert deployment_status(a_deployment("d", ("m", 1)), observed, records, reasons).state is state
+
+
+def test_a_failure_is_told_in_tritons_words() -> None:
+    status = deployment_status(a_deployment("d", ("m", 1)), [seen()], {(FAILED.server, FAILED.model): FAILED})
+    assert status.servers[0].reason == "Model 'm': no such module"
+    assert status.servers[0].models[0].reason == "no such module"
+
+
+def test_a_failure_of_another_version_says_nothing() -> None:
+    status = deployment_status(a_deployment("d", ("m", 2)), [seen()], {(FAILED.server, FAILED.model): FAILED})
+    assert status.servers[0].reason == "Not ready yet: m."
+
+
+def test_an_absent_server_says_since_when_it_is_known() -> None:
+    status = deployment_status(a_deployment("d", ("m", 1)), [seen(condition=AWAY)], {})
+    assert status.servers[0].reason == "unreachable: away"

@@ -1,0 +1,56 @@
+"""Writing desired state."""
+
+import asyncio
+
+from control_plane.deployments import Deleted, NameTaken, NotFound
+from control_plane.planning import Infeasible
+from control_plane.state import Deployment, DeploymentName, ModelName
+from tests.fakes.rig import Rig
+
+E, A = ModelName("e"), ModelName("a")
+
+
+def test_of_writers_at_the_same_time_who_contradict_each_other_one_wins() -> None:
+    async def scenario() -> None:
+        deployments = Rig().deployments
+        answers = await asyncio.gather(
+            *(deployments.create(DeploymentName(f"d{version}"), A, version) for version in (1, 2))
+        )
+        assert sorted(type(answer).__name__ for answer in answers) == ["Deployment", "Infeasible"]
+
+    asyncio.run(scenario())
+
+
+def test_a_name_is_taken_once() -> None:
+    async def scenario() -> None:
+        deployments, name = Rig().deployments, DeploymentName("d")
+        first = await deployments.create(name, E, None)
+        assert isinstance(first, Deployment)
+        assert await deployments.create(name, A, None) == NameTaken(first)
+        assert await deployments.get(name) == first
+
+    asyncio.run(scenario())
+
+
+def test_a_redeploy_that_cannot_be_served_leaves_what_is() -> None:
+    async def scenario() -> None:
+        rig, name = Rig(), DeploymentName("d")
+        first = await rig.deployments.create(name, E, None)
+        del rig.catalogue.published[A]
+        answer = await rig.deployments.redeploy(name)
+        assert isinstance(answer, Infeasible)
+        assert await rig.deployments.get(name) == first
+        assert await rig.deployments.redeploy(DeploymentName("none")) == NotFound(DeploymentName("none"))
+
+    asyncio.run(scenario())
+
+
+def test_a_delete_tells_what_nobody_else_needs() -> None:
+    async def scenario() -> None:
+        deployments = Rig().deployments
+        await deployments.create(DeploymentName("d"), E, None)
+        await deployments.create(DeploymentName("other"), A, None)
+        assert await deployments.delete(DeploymentName("d")) == Deleted(frozenset({E, ModelName("b")}))
+        assert await deployments.delete(DeploymentName("d")) == NotFound(DeploymentName("d"))
+
+    asyncio.run(scenario())

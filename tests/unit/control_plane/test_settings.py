@@ -1,0 +1,65 @@
+"""Settings: where they come from, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from control_plane.errors import SettingsError
+from control_plane.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITONFLEET_MODEL_REPOSITORY", str(tmp_path))
+
+
+def test_defaults() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.servers) == ("127.0.0.1", 8700, 1)
+    assert settings.state_path == Path(".tritonfleet/state.db")
+    settings.validate_binding()
+
+
+def test_the_environment_and_what_is_given_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONFLEET_PORT", "9000")
+    monkeypatch.setenv("TRITONFLEET_SERVERS", "2")
+    settings = load_settings({"port": 9001})
+    assert (settings.port, settings.servers) == (9001, 2)
+
+
+def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONFLEET_PORT", "many")
+    monkeypatch.setenv("TRITONFLEET_SERVERS", "0")
+    with pytest.raises(SettingsError, match=r"(?s)TRITONFLEET_PORT: .*TRITONFLEET_SERVERS: "):
+        load_settings()
+
+
+def test_an_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="TRITONFLEET_PROT"):
+        load_settings({"prot": 1})
+    monkeypatch.setenv("TRITONFLEET_PROT", "1")
+    with pytest.raises(SettingsError, match=r"There is no setting TRITONFLEET_PROT; there are: .*TRITONFLEET_PORT"):
+        load_settings()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "fleet.example"])  # noqa: S104 - refused, which is the point
+def test_other_machines_are_let_in_with_a_token_only(host: str) -> None:
+    with pytest.raises(SettingsError, match="TRITONFLEET_TOKEN"):
+        load_settings({"host": host}).validate_binding()
+    with pytest.raises(SettingsError, match="TRITONFLEET_TOKEN"):
+        load_settings({"host": host, "token": ""}).validate_binding()
+    load_settings({"host": host, "token": "secret"}).validate_binding()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_no_token(host: str) -> None:
+    load_settings({"host": host}).validate_binding()
+
+
+def test_a_token_is_not_shown() -> None:
+    assert "secret" not in repr(load_settings({"token": "secret"}))
+
+
+def test_a_repository_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="TRITONFLEET_MODEL_REPOSITORY"):
+        load_settings({"model_repository": tmp_path / "none"}).validate_binding()
