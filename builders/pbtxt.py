@@ -16,7 +16,11 @@ from builders.model_config import DynamicBatching, EnsembleStep, InstanceGroup, 
 
 def parse_config(text: str, *, path: str) -> ModelConfig:
     """Return the ModelConfig in `text`; `path` is where it came from, for messages. Raises ConfigError."""
-    return _from_message(_parse_message(text, path))
+    message = _parse_message(text, path)
+    try:
+        return _from_message(message)
+    except ValueError as exc:  # an enum's number that is none of its values: text format takes any
+        raise ConfigError(path, str(exc)) from exc
 
 
 def to_json(text: str, *, path: str, versions: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import assert_never
 
 from builders.digests import data_digest, file_digest, tree_digests
-from builders.errors import ConfigError
+from builders.errors import ConfigError, SourceError
 from builders.manifest import FileEntry, Manifest, ParityResult, altered_files, read_manifest
 from builders.onnx import packed
 from builders.pbtxt import parse_config
@@ -87,11 +87,14 @@ def observe_package(repository: Path, package: str) -> ObservedPackage:
     folder = repository / package
     spec = read_spec(folder)
     _check_config(folder)
-    sources = {
-        "model.toml": data_digest(spec.model_dump(mode="json", exclude={"summary"})),
-        CONFIG_FILENAME: file_digest(folder / CONFIG_FILENAME),
-        **dict(_source_digests(spec, folder)),
-    }
+    try:
+        sources = {
+            "model.toml": data_digest(spec.model_dump(mode="json", exclude={"summary"})),
+            CONFIG_FILENAME: file_digest(folder / CONFIG_FILENAME),
+            **dict(_source_digests(spec, folder)),
+        }
+    except (OSError, ValueError) as exc:  # ValueError: a path that no file can have
+        raise SourceError(f"{folder}: a source cannot be read: {exc}") from exc
     tools = _EXPORT_TOOLS if isinstance(spec.source, HuggingFaceEncoderSource) else ()
     return ObservedPackage(spec, sources, {tool: version_of(tool) for tool in tools}, tuple(_published(folder)))
 
@@ -103,15 +106,15 @@ def build(repository: Path, package: str, report: Callable[[Progress], None] = l
     """
     started = time.monotonic()
     report(Progress(package, "observe"))
+    kept = _up_to_date(repository, observe_package(repository, package), started)
+    if kept is not None:
+        return kept
     with staging(repository) as staged:
-        observed = observe_package(repository, package)
+        observed = observe_package(repository, package)  # again: another build may have published while we waited
+        kept = _up_to_date(repository, observed, started)
+        if kept is not None:
+            return kept
         plan = plan_build(observed)
-        if not plan.steps:
-            path = repository / package / str(plan.version)
-            manifest = read_manifest(path)
-            if manifest is None:
-                raise ConfigError(str(path), "the manifest went away while it was being read; build again")
-            return BuildResult(plan, manifest, path, built=False, seconds=time.monotonic() - started)
         making = _Making(observed.spec, repository, observed, plan, staged, report)
         making.content.mkdir()
         for step in plan.steps:
@@ -119,6 +122,16 @@ def build(repository: Path, package: str, report: Callable[[Progress], None] = l
         manifest = _manifest(making)
         path = publish(staged, repository, manifest)
     return BuildResult(plan, manifest, path, built=True, seconds=time.monotonic() - started)
+
+
+def _up_to_date(repository: Path, observed: ObservedPackage, started: float) -> BuildResult | None:
+    """Return the newest version where it is what would be built. Needs no lock, so a read-only repository will do."""
+    plan = plan_build(observed)
+    path = repository / plan.package / str(plan.version)
+    manifest = None if plan.steps else read_manifest(path)
+    if manifest is None:
+        return None
+    return BuildResult(plan, manifest, path, built=False, seconds=time.monotonic() - started)
 
 
 def _execute(step: Step, making: _Making) -> None:
@@ -201,6 +214,8 @@ def _check_config(folder: Path) -> None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise ConfigError(str(path), "no such file; every package has a ModelConfig") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(str(path), f"cannot be read: {exc}") from exc
     problems = config_problems(parse_config(text, path=str(path)), package=folder.name)
     if problems:
         raise ConfigError(str(path), "; ".join(problems))

@@ -32,22 +32,20 @@ def staging(repository: Path, *, wait_s: float = 600.0) -> Iterator[Path]:
     lock for longer than `wait_s` seconds, or where the folder cannot be made.
     """
     parent = staging_folder(repository)
+    lock = FileLock(parent / "lock")
     with _as_publish_error("prepare the staging folder", parent):
         parent.mkdir(exist_ok=True)
-    lock = FileLock(parent / "lock")
+        try:
+            lock.acquire(timeout=wait_s)
+        except Timeout as exc:  # an OSError too
+            raise PublishError(f"another build has held {parent / 'lock'} for {wait_s:.0f} s; wait for it") from exc
     try:
-        lock.acquire(timeout=wait_s)
-    except Timeout as exc:
-        raise PublishError(f"another build has held {parent / 'lock'} for {wait_s:.0f} s; wait for it") from exc
-    try:
-        for leftover in parent.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-        with (
-            _as_publish_error("prepare a version", parent),
-            tempfile.TemporaryDirectory(dir=parent, prefix="version-") as folder,
-        ):
-            yield Path(folder)
+        with _as_publish_error("prepare a version", parent):
+            for leftover in parent.iterdir():
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+            with tempfile.TemporaryDirectory(dir=parent, prefix="version-") as folder:
+                yield Path(folder)
     finally:
         lock.release()
 
@@ -99,4 +97,5 @@ def _as_publish_error(doing: str, where: Path) -> Iterator[None]:
                 f"cannot {doing} at {where}: the disk is full ({free / 1e6:.0f} MB free); nothing was published. "
                 "Free some space and run the build again"
             ) from exc
-        raise PublishError(f"cannot {doing} at {where}: {exc.strerror or exc}; nothing was published") from exc
+        cause = f"{exc.strerror} ({exc.filename})" if exc.strerror and exc.filename else exc.strerror or str(exc)
+        raise PublishError(f"cannot {doing} at {where}: {cause}; nothing was published") from exc

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from builders.errors import SpecError, read_text
 
@@ -29,9 +29,18 @@ class DistributionFile(_Strict):
 class Parity(_Strict):
     """How close an artifact must come to the source on every sentence of the golden set."""
 
-    golden: str = "golden.jsonl"
+    golden: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "golden.jsonl"
     min_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9999
     max_abs_error: Annotated[float, Field(gt=0)] = 1e-4
+
+
+_TAKEN = ("model.py", CONFIG_FILENAME, "manifest.json", "__pycache__")
+
+
+def _not_taken(name: str) -> str:
+    if name in _TAKEN:
+        raise ValueError(f"a version has a '{name}' of its own; take another name")
+    return name
 
 
 class HuggingFaceEncoderSource(_Strict):
@@ -50,7 +59,7 @@ class StageSource(_Strict):
 
     kind: Literal["stage"]
     stage: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    files: dict[Annotated[str, Field(pattern=r"^[\w][\w.-]*$")], DistributionFile] = {}
+    files: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$"), AfterValidator(_not_taken)], DistributionFile] = {}
 
 
 class EnsembleSource(_Strict):
@@ -76,9 +85,11 @@ def read_spec(package: Path) -> BuildSpec:
     path = package / SPEC_FILENAME
     text = read_text(path, "a model package is described by it")
     try:
-        spec = BuildSpec.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as exc:
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as exc:  # tomllib's own error is a ValueError; int()'s limit of digits too
         raise SpecError(f"{path}: not TOML: {exc}") from exc
+    try:
+        spec = BuildSpec.model_validate(data)
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'file'}: {error['msg']}" for error in exc.errors())
         raise SpecError(f"{path}: {problems}") from exc

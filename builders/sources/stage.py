@@ -63,7 +63,7 @@ def _find(module: str) -> tuple[Path, str] | None:
     """Return where a module's source is, and the path it gets inside a version; None for a namespace package."""
     try:
         spec = find_spec(module)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):  # ValueError: a module that has no spec, as __main__
         spec = None
     if spec is not None and spec.origin is None and spec.submodule_search_locations is not None:
         return None

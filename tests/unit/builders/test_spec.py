@@ -17,6 +17,15 @@ checkpoint = { distribution = "d", path = "p" }
 [source.parity]
 min_cosine = 0.999
 """
+STAGE = """
+name = "m"
+summary = "s"
+licence = "Apache-2.0"
+[source]
+kind = "stage"
+stage = "a.b:C"
+[source.files]
+"""
 
 
 @pytest.fixture
@@ -44,6 +53,8 @@ def test_reads_a_spec(package: Path) -> None:
         ),
         (ENCODER.replace("0.999", '"high"'), "valid number"),
         (ENCODER.replace('name = "m"', 'name = "other"'), "name is 'other', but the folder is 'm'"),
+        (ENCODER + 'golden = "../../secrets.jsonl"', "golden: String should match pattern"),
+        (STAGE + '"model.py" = { distribution = "d", path = "p" }', "a version has a 'model.py' of its own"),
         (ENCODER.replace('name = "m"', 'name = "../m"'), "name: String should match pattern"),
     ],
 )
