@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from builders.errors import BuildError, SpecError
@@ -42,20 +43,28 @@ def command(
     if plan:
         _show_plans([plan_build(observe_package(repository, name)) for name in names], as_json=as_json)
         return
-    results = build_all(repository, names)
+    results, errors = _build_each(repository, names)
     if as_json:
         output.print_json([_as_data(result) for result in results])
-    else:
-        output.out.print(built_table(results))
+    elif results:
+        output.show(built_table(results))
+    _raise_first(errors)
 
 
-def build_all(repository: Path, names: tuple[str, ...]) -> list[BuildResult]:
-    """Build `names` one after another, drawing progress on standard error. The first error is raised after the rest."""
+def build_all(repository: Path) -> list[BuildResult]:
+    """Build every package of `repository`, drawing progress on standard error. The first error is raised at the end."""
+    results, errors = _build_each(repository, _chosen(repository, []))
+    _raise_first(errors)
+    return results
+
+
+def _build_each(repository: Path, names: tuple[str, ...]) -> tuple[list[BuildResult], list[BuildError]]:
+    """Build `names` one after another; one that cannot be built does not keep the others from it."""
     results: list[BuildResult] = []
     errors: list[BuildError] = []
     with _progress() as progress:
         for name in names:
-            task = progress.add_task(name, total=None, doing="")
+            task = progress.add_task(escape(name), total=None, doing="")
 
             def report(step: BuildProgress, task: Any = task) -> None:  # noqa: ANN401 - rich's own id type
                 progress.update(task, total=step.total or None, completed=step.done, doing=step.step)
@@ -67,11 +76,14 @@ def build_all(repository: Path, names: tuple[str, ...]) -> list[BuildResult]:
                 errors.append(exc)
             else:
                 progress.update(task, total=1, completed=1, doing="built" if results[-1].built else "up to date")
+    return results, errors
+
+
+def _raise_first(errors: list[BuildError]) -> None:
+    for error in errors[1:]:
+        output.print_error(str(error))
     if errors:
-        for error in errors[1:]:
-            output.print_error(str(error))
         raise errors[0]
-    return results
 
 
 def built_table(results: list[BuildResult]) -> Any:  # noqa: ANN401 - a rich table
@@ -134,7 +146,7 @@ def _show_plans(plans: list[BuildPlan], *, as_json: bool) -> None:
         (plan.package, str(plan.version), plan.reason, ", ".join(type(step).__name__ for step in plan.steps) or "none")
         for plan in plans
     ]
-    output.out.print(output.table(["package", ">version", "reason", "steps"], rows))
+    output.show(output.table(["package", ">version", "reason", "steps"], rows))
 
 
 def _as_data(result: BuildResult) -> dict[str, object]:

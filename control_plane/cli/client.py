@@ -1,17 +1,22 @@
 """The REST API as the commands use it: one small client, whose errors carry the server's causes and next step."""
 
+from http import HTTPStatus
 from typing import Annotated, Any, Self
+from urllib.parse import quote
 
 import httpx
 import typer
 
-URL_VARIABLE = "TRITONFLEET_URL"
-TOKEN_VARIABLE = "TRITONFLEET_TOKEN"  # noqa: S105 - a variable's name
+from control_plane.settings import CLIENT_URL_VARIABLE, ENV_PREFIX
+
+TOKEN_VARIABLE = f"{ENV_PREFIX}TOKEN"
 DEFAULT_URL = "http://127.0.0.1:8700"
 
 Url = Annotated[
     str,
-    typer.Option("--url", envvar=URL_VARIABLE, help="Where the control plane answers (`tritonfleet serve` prints it)."),
+    typer.Option(
+        "--url", envvar=CLIENT_URL_VARIABLE, help="Where the control plane answers (`tritonfleet serve` prints it)."
+    ),
 ]
 Token = Annotated[
     str | None, typer.Option("--token", envvar=TOKEN_VARIABLE, help="The control plane's token, where it has one.")
@@ -56,31 +61,47 @@ class ControlPlaneClient:
         """Return what GET `path` answers. Raises ApiError, UnreachableError."""
         return self._call("GET", path)
 
-    def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
-        """Return what POST `path` answers. Raises ApiError, UnreachableError."""
-        return self._call("POST", path, body)
+    def post(self, path: str, body: object = None, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
+        """Return what POST `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
+        return self._call("POST", path, body, wait_s)
 
     def delete(self, path: str, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
         """Return what DELETE `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
-        return self._call("DELETE", f"{path}?wait={wait_s:g}", wait_s=wait_s)
+        return self._call("DELETE", path, None, wait_s)
 
     def _call(self, method: str, path: str, body: object = None, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
+        waiting = {"wait": f"{wait_s:g}"} if wait_s else None
         try:
-            response = self._http.request(method, path, json=body, timeout=_DEADLINE_S + wait_s)
+            response = self._http.request(method, path, params=waiting, json=body, timeout=_DEADLINE_S + wait_s)
         except httpx.TimeoutException as exc:
             raise UnreachableError(f"the control plane at {self._url} did not answer in time") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise UnreachableError(f"no control plane answers at {self._url} ({exc})") from exc
-        if response.is_success:
-            return response.json() if response.content else None
-        raise _api_error(response)
+        return _answer_of(response)
 
 
-def _api_error(response: httpx.Response) -> ApiError:
+def deployment_path(name: str) -> str:
+    """Return the path of the deployment `name`, whatever characters the user gave."""
+    return f"/v1/deployments/{quote(name, safe='', errors='replace')}"
+
+
+def _answer_of(response: httpx.Response) -> object:
+    """Return the JSON object in an answer, or None where it has none. Raises ApiError."""
+    if response.status_code == HTTPStatus.NO_CONTENT:
+        return None
     try:
         body = response.json()
+    except ValueError:
+        body = None
+    if response.is_success and isinstance(body, dict):
+        return body
+    raise _api_error(response, body)
+
+
+def _api_error(response: httpx.Response, body: Any) -> ApiError:  # noqa: ANN401 - JSON
+    try:
         return ApiError(response.status_code, body["title"], list(body["causes"]), body["next_step"])
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         cause = (
             f"HTTP {response.status_code} from {response.url}, which is not an answer of a Tritonfleet control plane"
         )

@@ -9,7 +9,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import numpy as np
@@ -20,12 +20,13 @@ import tritonclient.http
 import typer
 
 from builders.pipeline import BuildResult
-from builders.spec import find_packages
-from control_plane.bootstrap import RunningControlPlane, running_control_plane
 from control_plane.cli import output
 from control_plane.cli.build import DEFAULT_REPOSITORY, Repository, build_all
 from control_plane.errors import LoadFailedError, PermanentError
 from control_plane.settings import Settings
+
+if TYPE_CHECKING:
+    from control_plane.bootstrap import RunningControlPlane
 
 MODEL = "text_embedding"
 CONCURRENCY = 8
@@ -76,10 +77,12 @@ def command(
     """Show the main job on this machine: build, serve, deploy, ask, measure, stop.
 
     Needs no GPU and changes nothing but the versions in the model repository. Takes about a minute the first time.
+
+    Example: tritonfleet demo --seconds 2
     """
-    results = build_all(repository, find_packages(repository))
+    results = build_all(repository)
     with tempfile.TemporaryDirectory(prefix="tritonfleet-demo-") as folder:
-        settings = Settings(port=0, state_path=Path(folder) / "state.db", model_repository=repository)
+        settings = _settings(repository, Path(folder) / "state.db")
         report = asyncio.run(_run(settings, seconds))
     report["built"] = [
         {"package": it.plan.package, "version": it.plan.version, "bytes": it.manifest.total_bytes} for it in results
@@ -90,8 +93,28 @@ def command(
         _print_report(report, results)
 
 
+def _settings(repository: Path, state: Path) -> Settings:
+    """Return the demo's own settings: those of `serve` in the environment are not meant for it."""
+    return Settings(
+        host="127.0.0.1",
+        port=0,
+        token=None,
+        model_repository=repository,
+        state_path=state,
+        servers=1,
+        load_deadline_s=300,
+        reconcile_interval_s=5,
+        triton_http_port=None,
+        triton_grpc_port=None,
+        triton_metrics_port=None,
+    )
+
+
 async def _run(settings: Settings, seconds: float) -> dict[str, Any]:
-    with output.err.status("starting tritonserver and the control plane") as spinner:
+    # Not at the top: it takes more than a second, which every other command would wait for too.
+    from control_plane.bootstrap import running_control_plane  # noqa: PLC0415
+
+    with output.Spinner("starting tritonserver and the control plane") as spinner:
         async with running_control_plane(settings) as running:
             spinner.update(f"deploying {MODEL} through {running.url}/v1/deployments")
             deployment, deploy_s = await _deploy(running)
@@ -118,7 +141,7 @@ async def _run(settings: Settings, seconds: float) -> dict[str, Any]:
     }
 
 
-async def _deploy(running: RunningControlPlane) -> tuple[dict[str, Any], float]:
+async def _deploy(running: "RunningControlPlane") -> tuple[dict[str, Any], float]:
     started = time.monotonic()
     async with httpx.AsyncClient(base_url=running.url, timeout=330, trust_env=False) as client:
         response = await client.post("/v1/deployments?wait=300", json={"name": "demo", "model": MODEL})
@@ -183,21 +206,23 @@ def _print_report(report: dict[str, Any], results: list[BuildResult]) -> None:
         )
         for result in results
     ]
-    output.out.print(output.table(["built", ">size", "", "parity with PyTorch"], rows))
+    output.show(output.table(["built", ">size", "", "parity with PyTorch"], rows))
     endpoints = report["endpoints"]
-    output.out.print(f"\n[bold]served[/]  {' + '.join(pin['model'] for pin in report['deployment']['pins'])}")
-    output.out.print(f"        on a tritonserver, HTTP {endpoints['http']}, gRPC {endpoints['grpc']},")
-    output.out.print(f"        deployed through REST in {report['deployment']['seconds']} s\n")
+    output.show("")
+    output.show(output.labelled("served ", " + ".join(pin["model"] for pin in report["deployment"]["pins"])))
+    output.show(f"        on a tritonserver, HTTP {endpoints['http']}, gRPC {endpoints['grpc']},")
+    output.show(f"        deployed through REST in {report['deployment']['seconds']} s\n")
     pairs = [(f"{row['cosine']:.3f}", row["sentence"], row["nearest"]) for row in report["neighbours"]]
-    output.out.print(output.table([">cosine", "sentence", "its nearest of the other 11"], pairs))
-    output.out.print(
-        f"\n[bold]speed[/]   {report['requests_per_s']} requests/s, p50 {report['p50_ms']} ms, "
+    output.show(output.table([">cosine", "sentence", "its nearest of the other 11"], pairs))
+    speed = (
+        f"{report['requests_per_s']} requests/s, p50 {report['p50_ms']} ms, "
         f"p99 {report['p99_ms']} ms at concurrency {report['concurrency']}"
     )
-    agreement = f"{report['grpc_http_difference']:.1e}"
-    output.out.print(f"[bold]check[/]   gRPC and HTTP agree to {agreement}; everything is stopped")
-    output.out.print("[bold]next[/]    make serve, and in another terminal:")
-    output.out.print("        .venv/bin/tritonfleet deploy text_embedding")
+    check = f"gRPC and HTTP agree to {report['grpc_http_difference']:.1e}; everything is stopped"
+    output.show("")
+    for label, text in (("speed", speed), ("check", check), ("next", "make serve, and in another terminal:")):
+        output.show(output.labelled(f"{label:<7}", text))
+    output.show("        .venv/bin/tritonfleet deploy text_embedding")
 
 
 def _parity(result: BuildResult) -> str:

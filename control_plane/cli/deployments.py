@@ -1,16 +1,20 @@
 """`tritonfleet deploy`, `undeploy` and `status`: the REST API for people."""
 
 import time
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import typer
 from rich.live import Live
+from rich.text import Text
 
 from control_plane.cli import output
-from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url
+from control_plane.cli.client import DEFAULT_URL, ApiError, ControlPlaneClient, Token, Url, deployment_path
 
 _SETTLED = ("serving", "degraded", "failed")
 _POLL_S = 0.25
+# The control plane itself waits this long first: until its loop has looked, a state may be one of before the call.
+_FIRST_WAIT_S = 5.0
 
 Wait = Annotated[
     float, typer.Option("--wait", min=0, max=600, help="Seconds to wait until it is done; 0 returns at once.")
@@ -39,19 +43,24 @@ def deploy(
 
     Example: tritonfleet deploy text_embedding
     """
+    if redeploy and version:
+        raise typer.BadParameter("--redeploy pins what the deployment was created with: leave --version out.")
     chosen = name or model.lower().replace(".", "-")
-    with ControlPlaneClient(url, token) as client:
+    first_wait_s = min(wait, _FIRST_WAIT_S)
+    with ControlPlaneClient(url, token) as client, output.Spinner(f"deploying {chosen}") as spinner:
         if redeploy:
-            body = client.post(f"/v1/deployments/{chosen}/redeploy")
+            body = client.post(f"{deployment_path(chosen)}/redeploy", wait_s=first_wait_s)
         else:
-            new = {"name": chosen, "model": model} | ({"version": version} if version else {})
-            body = client.post("/v1/deployments", new)
-        body = _wait_until_settled(client, body, wait)
+            body = _create(client, {"name": chosen, "model": model, "version": version}, first_wait_s)
+        body = _wait_until_settled(client, body, wait - first_wait_s, spinner)
     if as_json:
         output.print_json(body)
     else:
         _print_deployment(body)
-    if body["status"]["state"] not in ("serving", *(() if wait else ("pending", "progressing"))):
+    state = body["status"]["state"]
+    if wait and state != "serving":
+        problem = f"{chosen} is {state}" if state in _SETTLED else f"{chosen} is still {state} after {wait:g} s"
+        output.print_error(problem, next_step=f"tritonfleet status {chosen} shows it; it goes on being tried")
         raise typer.Exit(1)
 
 
@@ -66,13 +75,13 @@ def undeploy(
 
     Example: tritonfleet undeploy text_embedding
     """
-    with ControlPlaneClient(url, token) as client, output.err.status(f"undeploying {name}"):
-        left = client.delete(f"/v1/deployments/{name}", wait)
+    with ControlPlaneClient(url, token) as client, output.Spinner(f"undeploying {name}"):
+        left = client.delete(deployment_path(name), wait)
     still = list(left["still_loaded"]) if left else []
     if as_json:
         output.print_json({"name": name, "still_loaded": still})
     else:
-        output.out.print(f"{name} is gone" + (f"; still being unloaded: {', '.join(still)}" if still else ""))
+        output.show(f"{name} is gone" + (f"; still being unloaded: {', '.join(still)}" if still else ""))
 
 
 def status(
@@ -88,20 +97,22 @@ def status(
 
     Example: tritonfleet status --watch
     """
+    if watch and as_json:
+        raise typer.BadParameter("--watch draws tables until Ctrl-C: leave out either it or --json.")
     with ControlPlaneClient(url, token) as client:
         if as_json:
-            output.print_json(client.get(f"/v1/deployments/{name}") if name else _everything(client))
+            output.print_json(client.get(deployment_path(name)) if name else _everything(client))
         elif watch:
             _watch(client, name)
         elif name:
-            _print_deployment(client.get(f"/v1/deployments/{name}"))
+            _print_deployment(client.get(deployment_path(name)))
         else:
-            output.out.print(_overview(_everything(client)))
+            output.show(_overview(_everything(client)))
 
 
 def _watch(client: ControlPlaneClient, name: str | None) -> None:
     def view() -> Any:  # noqa: ANN401 - something rich can draw
-        return _deployment_table(client.get(f"/v1/deployments/{name}")) if name else _overview(_everything(client))
+        return _deployment_table(client.get(deployment_path(name))) if name else _overview(_everything(client))
 
     with Live(view(), console=output.out, auto_refresh=False) as live:
         while True:
@@ -109,14 +120,28 @@ def _watch(client: ControlPlaneClient, name: str | None) -> None:
             live.update(view(), refresh=True)
 
 
-def _wait_until_settled(client: ControlPlaneClient, body: dict[str, Any], wait_s: float) -> dict[str, Any]:
+def _create(client: ControlPlaneClient, new: dict[str, Any], wait_s: float) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return client.post("/v1/deployments", new, wait_s)
+    except ApiError as error:
+        if error.status != HTTPStatus.CONFLICT:
+            raise
+        step = (
+            f"pin it again to the newest versions (tritonfleet deploy {new['model']} --name {new['name']} --redeploy), "
+            f"remove it (tritonfleet undeploy {new['name']}), or take another --name"
+        )
+        raise ApiError(error.status, error.title, error.causes, step) from error
+
+
+def _wait_until_settled(
+    client: ControlPlaneClient, body: dict[str, Any], wait_s: float, spinner: output.Spinner
+) -> dict[str, Any]:
     """Follow a deployment until it settles or `wait_s` is over, showing which model is at what."""
     until = time.monotonic() + wait_s
-    with output.err.status("") as spinner:
-        while body["status"]["state"] not in _SETTLED and time.monotonic() < until:
-            spinner.update(f"{body['name']}: {_doing(body)}")
-            time.sleep(_POLL_S)
-            body = client.get(f"/v1/deployments/{body['name']}")
+    while body["status"]["state"] not in _SETTLED and time.monotonic() < until:
+        spinner.update(f"{body['name']}: {_doing(body)}")
+        time.sleep(_POLL_S)
+        body = client.get(deployment_path(body["name"]))
     return body
 
 
@@ -181,15 +206,14 @@ def _overview(data: dict[str, Any]) -> Any:  # noqa: ANN401 - something rich can
 
 
 def _print_deployment(body: dict[str, Any]) -> None:
-    output.out.print(_deployment_table(body))
+    output.show(_deployment_table(body))
 
 
 def _deployment_table(body: dict[str, Any]) -> Any:  # noqa: ANN401 - something rich can draw
     grid = output.table([""], [])
     grid.show_header = False
-    grid.add_row(
-        f"{body['name']}: {output.state(body['status']['state'])} (model {body['model']}, revision {body['revision']})"
-    )
+    word = output.state(body["status"]["state"])
+    grid.add_row(Text.assemble(f"{body['name']}: ", word, f" (model {body['model']}, revision {body['revision']})"))
     for reason in body["status"]["reasons"]:
         grid.add_row(f"  {reason}")
     rows = [

@@ -1,6 +1,7 @@
 """`tritonfleet infer`: sends one request to a deployed model with an unchanged `tritonclient`, over gRPC or HTTP."""
 
 import json
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,7 @@ from control_plane.errors import PermanentError, ServerUnreachableError
 
 _DEADLINE_S = 60.0
 _SHOWN = 6
+_NO_ANSWER = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
 
 
 class Protocol(StrEnum):
@@ -64,6 +66,8 @@ def command(
     try:
         outputs = _infer(protocol, address, model, texts or [], inputs or [])
     except InferenceServerException as exc:
+        if exc.status() in _NO_ANSWER:
+            raise ServerUnreachableError(f"{model}: the server at {address} does not answer: {exc.message()}") from exc
         raise InferenceFailedError(f"{model} at {address}: {exc.message()}") from exc
     except OSError as exc:
         raise ServerUnreachableError(f"{model}: the server at {address} does not answer: {exc}") from exc
@@ -82,7 +86,7 @@ def command(
     rows = [
         (name, array.dtype.name, "x".join(map(str, array.shape)), _excerpt(array)) for name, array in outputs.items()
     ]
-    output.out.print(output.table(["output", "type", "shape", "values"], rows))
+    output.show(output.table(["output", "type", "shape", "values"], rows))
 
 
 def _endpoints(client: ControlPlaneClient, model: str) -> dict[str, str]:
@@ -102,9 +106,10 @@ def _infer(
     protocol: Protocol, address: str, model: str, texts: Sequence[str], inputs: Sequence[str]
 ) -> dict[str, npt.NDArray[Any]]:
     library = tritonclient.grpc if protocol is Protocol.GRPC else tritonclient.http
+    # The HTTP client's own deadline for an answer is 60 s.
     with library.InferenceServerClient(address) as client:
         metadata = (
-            client.get_model_metadata(model, as_json=True)
+            client.get_model_metadata(model, as_json=True, client_timeout=_DEADLINE_S)
             if protocol is Protocol.GRPC
             else client.get_model_metadata(model)
         )
@@ -117,7 +122,8 @@ def _infer(
             result = client.infer(model, tensors, client_timeout=_DEADLINE_S)
         else:
             result = client.infer(model, tensors)
-        return {entry["name"]: result.as_numpy(entry["name"]) for entry in metadata["outputs"]}
+        arrays = {entry["name"]: result.as_numpy(entry["name"]) for entry in metadata["outputs"]}
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _arrays(
@@ -151,25 +157,43 @@ def _parse(name: str, text: str) -> object:
 
 
 def _array(name: str, value: object, datatype: str) -> npt.NDArray[Any]:
-    if datatype == "BYTES":
-        return np.vectorize(lambda item: str(item).encode(), otypes=[object])(np.asarray(value, dtype=object))
     try:
+        if datatype == "BYTES":
+            return _strings(value)
         array: npt.NDArray[Any] = np.asarray(value, dtype=triton_to_np_dtype(datatype))
     except (TypeError, ValueError, OverflowError) as exc:
         raise typer.BadParameter(f"{name}: not a regular array of {datatype}: {exc}") from exc
     return array
 
 
+def _strings(value: object) -> npt.NDArray[Any]:
+    """Return `value` as bytes; what the shell gave in another encoding than UTF-8 goes out as it came."""
+    array = np.asarray(value, dtype=object)
+    flat = array.reshape(-1)
+    if not all(isinstance(item, str) for item in flat):
+        raise TypeError("strings are asked for, nested evenly")
+    flat[:] = [item.encode(errors="surrogateescape") for item in flat]
+    return flat.reshape(array.shape)
+
+
 def _plain(array: npt.NDArray[Any]) -> object:
-    if array.dtype == np.object_:
-        array = np.vectorize(lambda item: item.decode("utf-8", "replace"), otypes=[object])(array)
-    values: object = array.tolist()
+    """Return what JSON can hold. What it has no number for is a string, as in protobuf's JSON: "NaN", "-Infinity"."""
+    plain = np.empty(array.size, dtype=object)
+    plain[:] = [_plain_value(item) for item in array.reshape(-1).tolist()]
+    values: object = plain.reshape(array.shape).tolist()
     return values
+
+
+def _plain_value(item: object) -> object:
+    if isinstance(item, bytes):
+        return item.decode("utf-8", "replace")
+    if isinstance(item, float) and not math.isfinite(item):
+        return "NaN" if math.isnan(item) else "Infinity" if item > 0 else "-Infinity"
+    return item
 
 
 def _excerpt(array: npt.NDArray[Any]) -> str:
     flat = array.reshape(-1)
-    shown = ", ".join(
-        item.decode("utf-8", "replace") if isinstance(item, bytes) else f"{item:.6g}" for item in flat[:_SHOWN]
-    )
+    values = [_plain_value(item) for item in flat[:_SHOWN].tolist()]
+    shown = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
     return shown + (f", ... ({flat.size} values)" if flat.size > _SHOWN else "")

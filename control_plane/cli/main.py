@@ -1,18 +1,23 @@
 """The `tritonfleet` command: its subcommands, and the one place where errors become messages and exit codes.
 
-Exit codes: 0 done; 1 failed (the message says why); 2 wrong usage; 3 no control plane or server answers; 130 Ctrl-C.
+Exit codes: 0 done; 1 failed (the message says why); 2 wrong usage; 3 no control plane or server answers; 130 Ctrl-C;
+143 SIGTERM, save for `serve`, which both signals end with 0.
 """
 
+import signal
 import sys
+from collections.abc import Sequence
+from types import FrameType
 
 import typer
 
 from builders.errors import BuildError
 from control_plane.cli import build, demo, deployments, infer, output, serve
-from control_plane.cli.client import URL_VARIABLE, ApiError, UnreachableError
+from control_plane.cli.client import ApiError, UnreachableError
 from control_plane.errors import ControlPlaneError, ServerUnreachableError
+from control_plane.settings import CLIENT_URL_VARIABLE
 
-FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
+FAILED, UNREACHABLE, TERMINATED = 1, 3, 143
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,15 +35,21 @@ app.command("infer")(infer.command)
 app.command("demo")(demo.command)
 
 
-def main() -> None:
-    """Run the command line. Every expected error ends in one message and its exit code, never in a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (`sys.argv` where nothing is given); ends in SystemExit with the exit code.
+
+    Every expected error ends in one message and its exit code, never in a traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(arguments, prog_name="tritonfleet")
     except ApiError as error:
         output.print_error(error.title, error.causes, error.next_step)
         sys.exit(FAILED)
     except UnreachableError as error:
-        output.print_error(str(error), next_step=f"start one with `tritonfleet serve`, or set --url or {URL_VARIABLE}")
+        output.print_error(
+            str(error), next_step=f"start one with `tritonfleet serve`, or set --url or {CLIENT_URL_VARIABLE}"
+        )
         sys.exit(UNREACHABLE)
     except ServerUnreachableError as error:
         output.print_error(str(error), next_step="tritonfleet status shows which servers answer")
@@ -46,5 +57,11 @@ def main() -> None:
     except (BuildError, ControlPlaneError) as error:
         output.print_error(str(error))
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except OSError as error:
+        output.print_error(str(error))
+        sys.exit(FAILED)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    """End like after Ctrl-C, so that what was begun is cleared up: staged files, temporary folders, servers."""
+    sys.exit(TERMINATED)

@@ -1,20 +1,27 @@
 """How commands speak: results on standard output (tables, or JSON with `--json`), all else on standard error.
 
-So `tritonfleet ... --json | jq` works while progress is shown, and a pipe never gets control characters.
+So `tritonfleet ... --json | jq` works while progress is shown, and a pipe never gets control characters. What servers,
+models and files say is printed as it is: no console here reads markup or emoji codes in it.
 """
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Self
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_console = partial(Console, highlight=False, markup=False, emoji=False)
+out = _console()
+err = _console(stderr=True)
+
+_NO_SCREEN_WIDTH = 10_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -37,16 +44,48 @@ def print_json(data: object) -> None:
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def show(result: RenderableType) -> None:
+    """Print a table or a text on standard output; rows are folded on a screen alone, so `grep` finds whole ones."""
+    (out if out.is_terminal else _console(width=_NO_SCREEN_WIDTH)).print(result)
+
+
 def print_error(problem: str, causes: Sequence[str] = (), next_step: str = "") -> None:
     """Print what went wrong, why, and what to do next, on standard error."""
-    err.print(f"[bold red]error:[/] {escape(problem)}", soft_wrap=True)
+    err.print(labelled("error:", problem, "bold red"), soft_wrap=True)
     for cause in causes:
-        err.print(f"  {escape(cause)}", soft_wrap=True)
+        err.print(f"  {cause}", soft_wrap=True)
     if next_step:
-        err.print(f"[bold]next:[/] {escape(next_step)}", soft_wrap=True)
+        err.print(labelled("next:", next_step), soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> Table:
+def labelled(label: str, text: str, style: str = "bold") -> Text:
+    """Return `text` after a label in `style`."""
+    return Text.assemble((label, style), f" {text}")
+
+
+class Spinner:
+    """Says on standard error what is being done, while it is: a context manager, silent where that is no screen."""
+
+    def __init__(self, doing: str) -> None:
+        self._status = Status(escape(doing), console=err)
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self.stop()
+
+    def update(self, doing: str) -> None:
+        """Say something else."""
+        self._status.update(escape(doing))
+
+    def stop(self) -> None:
+        """Say nothing any more."""
+        self._status.stop()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "") -> Table:
     """Return a plain table; a column whose heading starts with `>` is set flush right."""
     result = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
@@ -57,10 +96,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str =
     return result
 
 
-def state(word: str) -> str:
+def state(word: str) -> Text:
     """Return a state in its colour."""
-    style = STATE_STYLES.get(word)
-    return f"[{style}]{word}[/]" if style else word
+    return Text(word, STATE_STYLES.get(word, ""))
 
 
 def size(count: int) -> str:

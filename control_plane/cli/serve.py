@@ -4,14 +4,15 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.bootstrap import RunningControlPlane
-from control_plane.bootstrap import serve as serve_until_stopped
 from control_plane.cli import output
 from control_plane.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from control_plane.bootstrap import RunningControlPlane
 
 _USUAL_PORTS = (8000, 8001, 8002)
 
@@ -43,6 +44,9 @@ def command(
 
     Example: tritonfleet serve --servers 2
     """
+    # Not at the top: it takes more than a second, which every other command would wait for too.
+    from control_plane.bootstrap import serve as serve_until_stopped  # noqa: PLC0415
+
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
@@ -57,9 +61,9 @@ def command(
         "triton_metrics_port": metrics_port,
     }
     settings = _with_usual_ports(load_settings({name: value for name, value in given.items() if value is not None}))
-    with output.err.status("starting") as spinner:
+    with output.Spinner("starting") as spinner:
 
-        def started(running: RunningControlPlane) -> None:
+        def started(running: "RunningControlPlane") -> None:
             spinner.stop()
             _say_where(running)
 
@@ -87,11 +91,11 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _say_where(running: RunningControlPlane) -> None:
+def _say_where(running: "RunningControlPlane") -> None:
     rows = [
         (server.server.id, server.server.endpoints.http, server.server.endpoints.grpc, server.server.endpoints.metrics)
         for server in running.fleet.servers()
     ]
-    output.out.print(output.table(["server", "HTTP", "gRPC", "metrics"], rows))
-    output.out.print(f"control plane: {running.url} (API: {running.url}/docs, metrics: {running.url}/metrics)")
-    output.out.print("next, in another terminal: tritonfleet deploy text_embedding; Ctrl-C stops everything")
+    output.show(output.table(["server", "HTTP", "gRPC", "metrics"], rows))
+    output.show(f"control plane: {running.url} (API: {running.url}/docs, metrics: {running.url}/metrics)")
+    output.show("next, in another terminal: tritonfleet deploy text_embedding; Ctrl-C stops everything")

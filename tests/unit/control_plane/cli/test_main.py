@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.cli.client import TOKEN_VARIABLE, URL_VARIABLE
+from control_plane.cli.client import TOKEN_VARIABLE
 from control_plane.cli.main import app
+from control_plane.settings import CLIENT_URL_VARIABLE
 from tests.command_line import command_line, environment, run_apart, run_here
 from tests.scripted_http import Answer, scripted_server
 
@@ -104,7 +105,7 @@ def test_the_control_planes_causes_and_next_step_are_told_as_they_are() -> None:
 def test_address_and_token_come_from_the_environment() -> None:
     with scripted_server() as server:
         server.answer("GET /v1/deployments/d", {"name": "d"})
-        ended = run_apart("status", "d", "--json", **{URL_VARIABLE: server.url, TOKEN_VARIABLE: "secret"})
+        ended = run_apart("status", "d", "--json", **{CLIENT_URL_VARIABLE: server.url, TOKEN_VARIABLE: "secret"})
     assert (ended.code, ended.data, ended.err) == (0, {"name": "d"}, "")
     assert server.asked[0].headers["authorization"] == "Bearer secret"
 

@@ -57,3 +57,11 @@ def test_settings_that_are_wrong_are_named(
     ended = run_here("serve", *options)
     assert (ended.code, ended.out) == (1, "")
     assert said in ended.flat
+
+
+def test_the_commands_own_variable_is_no_wrong_setting(
+    options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRITONFLEET_URL", "http://127.0.0.1:8700")
+    ended = run_here("serve", *options, "-r", str(tmp_path / "nowhere"))
+    assert "nowhere is no folder" in ended.flat
