@@ -7,11 +7,8 @@ cores between server and client. Prints sentences per second, p99, batch sizes r
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,22 +19,28 @@ import tritonclient.grpc.aio
 from rich.console import Console
 from rich.table import Table
 
-from builders.pipeline import build
-from builders.sources.checkpoint import EncoderCheckpoint, read_checkpoint
-from builders.sources.distribution import locate
 from builders.sources.stage import stage_files
-from builders.spec import HuggingFaceEncoderSource, find_packages, read_spec
 from control_plane.embedded import EmbeddedFleet, ServerSpec
 from control_plane.state import Server, ServerId
+from tests.bench.common_ground import (
+    ENCODER,
+    MEMBERS,
+    MODEL,
+    REPOSITORY,
+    TOKENIZER,
+    admin,
+    build_packages,
+    corpus,
+    encoder_checkpoint,
+    newest,
+    run_module,
+)
 from tests.bench.graphs import padding_graph, plain_graph, save
 from tests.bench.in_process_limit import Limit, LimitPlan
 from tests.bench.load_generator import LoadPlan, LoadReport
 
-ROOT = Path(__file__).parents[2]
-MODEL, ENCODER, TOKENIZER = "text_embedding", "sentence_encoder", "text_tokenizer"
 CONCURRENCIES = (1, 8, 32)
-MEMBERS = (TOKENIZER, "text_guard", ENCODER, MODEL)
-BATCHING = "dynamic_batching { preferred_batch_size: [ 8 ] }"
+BATCHING = "dynamic_batching { }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,6 @@ def put_stage(repository: Path, model: str, stage: str) -> None:
         path.write_bytes(content)
 
 
-def newest(package: Path) -> Path:
-    """Return the folder of a package's newest version."""
-    return max((path for path in package.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-
-
 def variants(graphs: dict[str, Path]) -> list[Variant]:
     """Return what is measured: the ensemble as published, one request per call, and the other ways of batching."""
 
@@ -113,9 +111,8 @@ def variants(graphs: dict[str, Path]) -> list[Variant]:
         )
 
     def unbatched(repository: Path) -> None:
-        edit(repository, ENCODER, (BATCHING, ""))
-        for model in (TOKENIZER, "text_guard"):
-            edit(repository, model, ("dynamic_batching { }", ""))
+        for model in (TOKENIZER, "text_guard", ENCODER):
+            edit(repository, model, (BATCHING, ""))
 
     return [
         Variant("ensemble as published (ragged, padding taken out)", lambda _repository: None),
@@ -133,15 +130,14 @@ async def measure(
     rows = []
     async with EmbeddedFleet([ServerSpec(ServerId("bench"), repository, cpus=cpus)]) as fleet:
         server = fleet.servers()[0].server
-        key = {"triton-grpc-protocol-admin-key": server.admin_key}
         async with tritonclient.grpc.aio.InferenceServerClient(server.endpoints.grpc) as client:
             for model in MEMBERS:
                 if (repository / model).is_dir():
-                    await client.load_model(model, headers=key, client_timeout=120)
+                    await client.load_model(model, headers=admin(server), client_timeout=120)
             for concurrency in CONCURRENCIES:
                 before = await _batches(client, variant.batcher, server)
                 load = LoadPlan(**{**asdict(plan), "address": server.endpoints.grpc, "concurrency": concurrency})
-                report = LoadReport(**await asyncio.to_thread(_in_process, "load_generator", asdict(load), client_cpus))
+                report = LoadReport(**await asyncio.to_thread(run_module, "load_generator", asdict(load), client_cpus))
                 if report.failures:
                     raise RuntimeError(f"{variant.name}: {len(report.failures)} failed: {report.failures[0]}")
                 after = await _batches(client, variant.batcher, server)
@@ -154,26 +150,8 @@ async def measure(
 
 async def _batches(client: Any, model: str, server: Server) -> dict[int, int]:
     """Return `{batch size: executions}` since the model was loaded."""
-    key = {"triton-grpc-protocol-admin-key": server.admin_key}
-    statistics = await client.get_inference_statistics(model, headers=key)
+    statistics = await client.get_inference_statistics(model, headers=admin(server))
     return {entry.batch_size: entry.compute_infer.count for entry in statistics.model_stats[0].batch_stats}
-
-
-def _in_process(module: str, plan: dict[str, Any], cpus: frozenset[int]) -> dict[str, Any]:
-    """Run a bench module in a process of its own on `cpus`."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.bench.{module}"],
-        input=json.dumps(plan),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-    )
-    if done.returncode:
-        raise RuntimeError(f"{module} failed: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 def cores(*, pin: bool) -> tuple[frozenset[int], frozenset[int]]:
@@ -211,13 +189,6 @@ def print_table(limit: Limit, rows: Sequence[Row]) -> None:
     console.print(table)
 
 
-def _checkpoint() -> EncoderCheckpoint:
-    source = read_spec(ROOT / "model_repository" / ENCODER).source
-    if not isinstance(source, HuggingFaceEncoderSource):
-        raise TypeError(f"{ENCODER} is not built from a checkpoint")
-    return read_checkpoint(locate(source.checkpoint))
-
-
 def main() -> None:
     """Run the bench and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -226,12 +197,11 @@ def main() -> None:
     parser.add_argument("--only", type=int, default=None, help="measure the first N variants alone")
     arguments = parser.parse_args()
     server_cpus, client_cpus = cores(pin=arguments.pin)
-    texts = [json.loads(line)["text"] for line in (ROOT / "tests/data/sentences.jsonl").read_text().splitlines()]
-    for package in find_packages(ROOT / "model_repository"):
-        build(ROOT / "model_repository", package)
-    checkpoint = _checkpoint()
+    texts = corpus()
+    build_packages()
+    checkpoint = encoder_checkpoint()
     with tempfile.TemporaryDirectory(prefix="tritonfleet-bench-") as folder:
-        graphs = {"packed": newest(ROOT / "model_repository" / ENCODER) / "model.onnx"}
+        graphs = {"packed": newest(REPOSITORY / ENCODER) / "model.onnx"}
         plain = plain_graph(checkpoint)
         for name, model in (("plain", plain), ("padding", padding_graph(plain))):
             graphs[name] = Path(folder) / f"{name}.onnx"
@@ -243,12 +213,12 @@ def main() -> None:
             texts=texts,
             cpus=sorted(server_cpus),
         )
-        limit = Limit(**_in_process("in_process_limit", asdict(limit_plan), server_cpus))
+        limit = Limit(**run_module("in_process_limit", asdict(limit_plan), server_cpus))
         load = LoadPlan("", MODEL, texts, 1, arguments.seconds)
         rows: list[Row] = []
         for number, variant in enumerate(variants(graphs)[: arguments.only]):
             repository = Path(folder) / f"repository-{number}"
-            shutil.copytree(ROOT / "model_repository", repository)
+            shutil.copytree(REPOSITORY, repository)
             variant.change(repository)
             rows += asyncio.run(measure(variant, repository, server_cpus, client_cpus, load))
             shutil.rmtree(repository)
