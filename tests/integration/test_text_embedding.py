@@ -3,12 +3,9 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -20,10 +17,8 @@ from tritonclient.utils import InferenceServerException
 
 from builders.sources.distribution import locate
 from builders.spec import HuggingFaceEncoderSource, read_spec
-from control_plane.bootstrap import RunningControlPlane, running_control_plane
-from control_plane.settings import Settings
+from tests.deployed import MODEL, deployed, text_input
 
-MODEL = "text_embedding"
 ODDITIES = [
     "", " ", "a", ".", "\n", "\x00", "\u200b", "🙂", "👩‍👩‍👧‍👦 family", "🇫🇷🇩🇪", "e\u0301 é", "ﬁ ligature", "Z̵̡a̶l̷g̸o̴",
     "[CLS] [SEP] [PAD] [MASK] [UNK]",
@@ -38,24 +33,6 @@ def corpus() -> list[str]:
     """Return a thousand real sentences, and what is odd."""
     lines = (Path(__file__).parents[1] / "data" / "sentences.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["text"] for line in lines] + ODDITIES
-
-
-@asynccontextmanager
-async def deployed(repository: Path, state: Path) -> AsyncIterator[RunningControlPlane]:
-    settings = Settings(port=0, model_repository=repository, state_path=state / "state.db")
-    async with running_control_plane(settings) as running:
-        async with httpx.AsyncClient(base_url=running.url, timeout=200, trust_env=False) as rest:
-            answer = await rest.post("/v1/deployments?wait=180", json={"name": "e", "model": MODEL})
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["status"]["state"] == "serving", answer.text
-        yield running
-
-
-def text_input(library: Any, texts: Sequence[str | bytes]) -> Any:
-    raw = [text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass") for text in texts]
-    tensor = library.InferInput("text", [len(raw), 1], "BYTES")
-    tensor.set_data_from_numpy(np.array(raw, dtype=object).reshape(-1, 1))
-    return tensor
 
 
 def test_embeddings_equal_the_original_for_a_thousand_sentences(built_repository: Path, tmp_path: Path) -> None:
