@@ -1,6 +1,6 @@
 """Manifest: what one published version consists of and how it came to be. Read and written as `manifest.json`.
 
-The control plane and `plan` read it; `publish` writes it last, so a version with a manifest is a whole one.
+`plan` reads it; `publish` writes it last, so a version with a manifest is a whole one.
 """
 
 import json

@@ -7,9 +7,6 @@ source of truth: what is sent to a server is made from the text, so a field that
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-MAX_DIM = -1
-"""A dimension of any size in `dims`."""
-
 
 @dataclass(frozen=True, slots=True)
 class TensorConfig:

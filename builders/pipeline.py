@@ -119,6 +119,8 @@ def build(repository: Path, package: str, report: Callable[[Progress], None] = l
         making.content.mkdir()
         for step in plan.steps:
             _execute(step, making)
+        if observe_package(repository, package).sources != observed.sources:
+            raise SourceError(f"{repository / package}: a source changed while it was built; build again")
         manifest = _manifest(making)
         path = publish(staged, repository, manifest)
     return BuildResult(plan, manifest, path, built=True, seconds=time.monotonic() - started)

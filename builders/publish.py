@@ -35,6 +35,11 @@ def staging(repository: Path, *, wait_s: float = 600.0) -> Iterator[Path]:
     lock = FileLock(parent / "lock")
     with _as_publish_error("prepare the staging folder", parent):
         parent.mkdir(exist_ok=True)
+        if parent.stat().st_dev != repository.stat().st_dev:
+            raise PublishError(
+                f"{repository} is on another filesystem than the folder above it, so a version cannot be renamed into "
+                "it; keep the repository in a folder of its filesystem instead of at its root"
+            )
         try:
             lock.acquire(timeout=wait_s)
         except Timeout as exc:  # an OSError too

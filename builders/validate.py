@@ -23,8 +23,6 @@ def _naming(config: ModelConfig, package: str) -> Iterator[str]:
         yield f"name: \"{config.name}\" differs from the folder's name '{package}'; Triton loads a model by its folder"
     if any(character in package for character in _RESERVED_IN_NAMES):
         yield f"'{package}': a model's name may not contain a slash"
-    if not config.backend and not config.platform and not config.is_ensemble:
-        yield "neither backend nor platform is set; Triton does not know what should run this model"
 
 
 def _batching(config: ModelConfig) -> Iterator[str]:

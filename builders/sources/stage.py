@@ -1,7 +1,7 @@
 """Stage code of an ensemble: found by module name, followed through its imports, copied as a self-contained tree.
 
 Modules are found and read as text; only the packages above them are imported, so building a stage never runs it. What
-a version serves is exactly what its manifest digests, whatever is installed beside the server.
+a version serves of this code is exactly what its manifest digests; libraries such as NumPy are the server's.
 """
 
 import ast
@@ -50,7 +50,7 @@ def stage_files(stage: str) -> dict[str, bytes]:
         path, relative = found
         files[relative] = path.read_bytes()
         if current == module:
-            _check_class(files[relative], module, name)
+            _check_class(path, module, name)
         pending += sorted({*_parents(current), *_local_imports(path, packages)} - seen)
     # A file where Python would make a folder of bytecode: a version's folder must not change after it is published, or
     # Triton takes it for a new one and reloads the model when an ensemble above it is loaded.
@@ -65,6 +65,8 @@ def _find(module: str) -> tuple[Path, str] | None:
         spec = find_spec(module)
     except (ModuleNotFoundError, ValueError):  # ValueError: a module that has no spec, as __main__
         spec = None
+    except Exception as exc:  # whatever a package above the stage raises when it is imported
+        raise SourceError(f"the package of stage module '{module}' cannot be imported: {exc}") from exc
     if spec is not None and spec.origin is None and spec.submodule_search_locations is not None:
         return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
@@ -79,10 +81,17 @@ def _parents(module: str) -> list[str]:
     return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as exc:  # ValueError: null bytes
+        raise SourceError(f"{path}:{getattr(exc, 'lineno', 1)}: not Python: {exc}") from exc
+
+
 def _local_imports(path: Path, packages: set[str]) -> set[str]:
-    """Modules of `packages` that the file imports; `from package.x import y` counts `package.x`."""
+    """Modules of `packages` that the file imports; in `from package.x import y`, `package.x`, and `y` if it is one."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+    for node in ast.walk(_parse(path)):
         if isinstance(node, ast.ImportFrom) and node.level:
             raise SourceError(f"{path}:{node.lineno}: relative import; stage code is copied, so name modules in full")
         names = []
@@ -90,11 +99,20 @@ def _local_imports(path: Path, packages: set[str]) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
+            if node.module.split(".", 1)[0] in packages:
+                names += [name for alias in node.names if _is_module(name := f"{node.module}.{alias.name}")]
         found.update(name for name in names if name.split(".", 1)[0] in packages)
     return found
 
 
-def _check_class(source: bytes, module: str, name: str) -> None:
-    classes = {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is a module, not a package
+        return False
+
+
+def _check_class(path: Path, module: str, name: str) -> None:
+    classes = {node.name for node in _parse(path).body if isinstance(node, ast.ClassDef)}
     if name not in classes:
         raise SourceError(f"module '{module}' has no class '{name}'; it has: {', '.join(sorted(classes)) or 'none'}")

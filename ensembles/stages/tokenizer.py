@@ -4,6 +4,7 @@ All texts of a batch are encoded in one call. Every request keeps its own width,
 padding between requests. Counts go along for `token_budget`, which decides; this stage only counts.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -51,17 +52,24 @@ class Tokenizer:
 
     @classmethod
     def create(cls, parameters: Mapping[str, str], folder: Path) -> Self:
-        """Parameters: `max_seq_length` (tokens, required), `max_tokenized_characters` (default 131072)."""
+        """Read `tokenizer.json` and the model's own limit in tokens (`sentence_bert_config.json`) from the version.
+
+        Parameters: `max_seq_length` to truncate earlier, `max_tokenized_characters` (default 131072).
+        """
         path = folder / "tokenizer.json"
-        if "max_seq_length" not in parameters:
-            raise StageConfigError("parameter max_seq_length is missing; it is the model's own limit in tokens")
+        own_limit = _own_limit(folder / "sentence_bert_config.json")
+        max_seq_length = positive_integer(parameters, "max_seq_length", own_limit)
+        if max_seq_length > own_limit:
+            raise StageConfigError(
+                f"parameter max_seq_length is {max_seq_length}; the model's own limit is {own_limit}"
+            )
         try:
             tokenizer = RustTokenizer.from_file(str(path))
         except Exception as exc:  # the library raises plain Exception for whatever is wrong with the file
             raise StageConfigError(f"{path.name} of this version cannot be read: {exc}") from exc
         return cls(
             tokenizer,
-            max_seq_length=positive_integer(parameters, "max_seq_length", 1),
+            max_seq_length=max_seq_length,
             max_tokenized_characters=positive_integer(parameters, "max_tokenized_characters", 131_072),
         )
 
@@ -90,3 +98,13 @@ class Tokenizer:
     def _total(self, encoding: Encoding) -> int:
         """Tokens of a text as if nothing had been cut off: what is kept and each part that was not."""
         return len(encoding.ids) + sum(len(part.ids) - self._special for part in encoding.overflowing)
+
+
+def _own_limit(path: Path) -> int:
+    try:
+        limit = json.loads(path.read_text(encoding="utf-8"))["max_seq_length"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise StageConfigError(f"{path.name} of this version has no max_seq_length that can be read: {exc!r}") from exc
+    if not isinstance(limit, int) or limit <= 0:
+        raise StageConfigError(f"max_seq_length in {path.name} is {limit!r}; expected an integer above 0")
+    return limit

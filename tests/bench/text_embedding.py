@@ -106,8 +106,7 @@ def variants(graphs: dict[str, Path]) -> list[Variant]:
             'input [ { name: "text" data_type: TYPE_STRING dims: [ 1 ] } ]\n'
             'output [ { name: "embedding" data_type: TYPE_FP32 dims: [ 384 ] } ]\n'
             "instance_group [ { kind: KIND_CPU count: 2 } ]\n"
-            'parameters [ { key: "max_seq_length" value: { string_value: "256" } },'
-            ' { key: "intra_op_thread_count" value: { string_value: "1" } } ]\n'
+            'parameters { key: "intra_op_thread_count" value: { string_value: "1" } }\n'
         )
 
     def unbatched(repository: Path) -> None:

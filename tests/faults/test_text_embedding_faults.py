@@ -73,8 +73,12 @@ def test_a_damaged_artifact_is_told_and_nothing_serves(built_repository: Path, t
             answer = await rest.post("/v1/deployments?wait=90", json={"name": "e", "model": MODEL})
             status = answer.json()["status"]
             assert status["state"] == "failed", answer.text
-            assert "sentence_encoder" in answer.text
-            assert "Protobuf parsing failed" in answer.text or "model.onnx" in answer.text, answer.text
-            assert psutil.pid_exists(tritonserver_pid(running.fleet.servers()[0]))
+            (server,) = status["servers"]
+            assert "sentence_encoder" in server["reason"], answer.text
+            assert "Protobuf parsing failed" in server["reason"], answer.text
+            supervised = running.fleet.servers()[0]
+            assert psutil.pid_exists(tritonserver_pid(supervised))
+            async with tritonclient.grpc.aio.InferenceServerClient(supervised.server.endpoints.grpc) as client:
+                assert not await client.is_model_ready(MODEL)
 
     asyncio.run(scenario())

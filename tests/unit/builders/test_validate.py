@@ -13,7 +13,6 @@ READS_Z, WRITES_Z = STEP.replace('"x"', '"z"'), STEP.replace('"y"', '"z"')
 
 CASES = [
     (f'name: "n" backend: "python" {TENSORS}', 'name: "n" differs from the folder\'s name'),
-    (TENSORS, "neither backend nor platform is set"),
     (f'backend: "b" max_batch_size: -1 {TENSORS}', "max_batch_size is -1"),
     (f'backend: "b" dynamic_batching {{ }} {TENSORS}', "dynamic_batching needs max_batch_size"),
     (

@@ -87,12 +87,15 @@ def test_a_batch_gives_what_each_text_gives_alone(batch: list[list[str]]) -> Non
 
 
 def test_reads_the_versions_tokenizer_and_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(StageConfigError, match="max_seq_length is missing"):
+    with pytest.raises(StageConfigError, match=r"sentence_bert_config\.json of this version has no max_seq_length"):
         Tokenizer.create({}, tmp_path)
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 4}')
     with pytest.raises(StageConfigError, match=r"tokenizer\.json of this version cannot be read"):
+        Tokenizer.create({}, tmp_path)
+    with pytest.raises(StageConfigError, match="max_seq_length is 8; the model's own limit is 4"):
         Tokenizer.create({"max_seq_length": "8"}, tmp_path)
     rust_tokenizer().save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(StageConfigError, match="max_tokenized_characters is '-1'"):
-        Tokenizer.create({"max_seq_length": "8", "max_tokenized_characters": "-1"}, tmp_path)
-    made = Tokenizer.create({"max_seq_length": "8"}, tmp_path)
-    assert accepted(made.run([texts("a")])[0])["input_ids"].tolist() == [[2, 4, 3]]
+        Tokenizer.create({"max_tokenized_characters": "-1"}, tmp_path)
+    made = Tokenizer.create({}, tmp_path)
+    assert accepted(made.run([texts("a a a a")])[0])["input_ids"].tolist() == [[2, 4, 4, 3]]
