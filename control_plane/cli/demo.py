@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MODEL = "text_embedding"
 CONCURRENCY = 8
+DEADLINE_S = 60.0
 SENTENCES = (
     "How do I reset my password?",
     "I forgot my login.",
@@ -156,10 +157,11 @@ async def _deploy(running: "RunningControlPlane") -> tuple[dict[str, Any], float
 
 def embed(library: Any, address: str, texts: tuple[str, ...]) -> Embeddings:  # noqa: ANN401 - tritonclient.grpc or .http
     """Return FP32 [texts, 384] from one request, as any tritonclient program would send it."""
+    deadline = {"client_timeout": DEADLINE_S} if library is tritonclient.grpc else {}  # HTTP has 60 s by itself
     with library.InferenceServerClient(address) as client:
         tensor = library.InferInput("text", [len(texts), 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[text.encode()] for text in texts], dtype=object))
-        result: Embeddings = client.infer(MODEL, [tensor]).as_numpy("embedding")
+        result: Embeddings = client.infer(MODEL, [tensor], **deadline).as_numpy("embedding")
     return result
 
 
@@ -187,7 +189,7 @@ async def _measure(address: str, seconds: float) -> Measured:
                 tensor = tritonclient.grpc.InferInput("text", [1, 1], "BYTES")
                 text = SENTENCES[(number + len(measured.latencies)) % len(SENTENCES)]
                 tensor.set_data_from_numpy(np.array([[text.encode()]], dtype=object))
-                await client.infer(MODEL, [tensor], client_timeout=60)
+                await client.infer(MODEL, [tensor], client_timeout=DEADLINE_S)
                 measured.latencies.append((time.monotonic() - now) * 1000)
 
         started = time.monotonic()

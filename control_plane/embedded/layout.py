@@ -60,7 +60,7 @@ def libpython_folder() -> Path:
         return Path(folder)
     raise ServerStartError(
         f"{sys.executable} has no shared libpython ({name} in {folder}), which Triton's Python backend links: use a "
-        "Python built with --enable-shared, such as a distribution's, or that of "
+        "Python built with --enable-shared (Debian, Ubuntu: apt install libpython3.12), or that of "
         "`PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install`."
     )
 
