@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from control_plane.planning import Infeasible, conflicts_with, resolve_pins
+from control_plane.planning import Infeasible, conflicts_with, resolve_pins, resolve_together
 from control_plane.ports import Catalogue, DeploymentStore
 from control_plane.state import Deployment, DeploymentName, ModelName, Pin
 
@@ -26,6 +26,15 @@ class NotFound:
     """There is no deployment of this name."""
 
     name: DeploymentName
+
+
+@dataclass(frozen=True, slots=True)
+class MovesOthers:
+    """The deployment can be pinned again only together with `others`, which share models with it."""
+
+    deployment: Deployment
+    others: tuple[DeploymentName, ...]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +66,32 @@ class Deployments:
                 return pins
             now = self._now()
             deployment = Deployment(name, model, version, pins, revision=1, created_at=now, updated_at=now)
-            await self._write(deployment, self._store.create)
+            await self._write(self._store.create, deployment)
             return deployment
 
-    async def redeploy(self, name: DeploymentName) -> Deployment | NotFound | Infeasible:
-        """Pin a deployment again, to the versions published by now, as its next revision."""
+    async def redeploy(
+        self, name: DeploymentName, *, together: bool = False
+    ) -> Deployment | NotFound | MovesOthers | Infeasible:
+        """Pin a deployment again, to the versions published by now, as its next revision.
+
+        Others that share a model whose version changes by that are pinned again with it, where `together` allows it.
+        """
         async with self._writing:
-            before = await self._store.get(name)
-            if before is None:
+            everyone = {entry.name: entry for entry in await self._store.list()}
+            if name not in everyone:
                 return NotFound(name)
-            pins = await self._pin(name, before.model, before.version)
-            if isinstance(pins, Infeasible):
-                return pins
-            after = replace(before, pins=pins, revision=before.revision + 1, updated_at=self._now())
-            await self._write(after, self._store.replace)
-            return after
+            published = await asyncio.to_thread(self._catalogue.read)
+            others = [other for other in everyone.values() if other.name != name]
+            moved = resolve_together(everyone[name], others, published)
+            if isinstance(moved, Infeasible):
+                return moved
+            if len(moved) > 1 and not together:
+                reasons = conflicts_with(moved[name].pins, others)
+                return MovesOthers(everyone[name], tuple(other for other in moved if other != name), reasons)
+            now = self._now()
+            after = {it: _next_revision(everyone[it], pinned.pins, now) for it, pinned in moved.items()}
+            await self._write(self._store.replace, *after.values())
+            return after[name]
 
     async def delete(self, name: DeploymentName) -> Deleted | NotFound:
         """Remove a deployment. What only it needed is unloaded by the loop."""
@@ -100,9 +120,13 @@ class Deployments:
         conflicts = conflicts_with(answer.pins, others)
         return Infeasible(conflicts) if conflicts else answer.pins
 
-    async def _write(self, deployment: Deployment, write: Callable[[Deployment], Awaitable[bool]]) -> None:
+    async def _write(self, write: Callable[..., Awaitable[bool]], *deployments: Deployment) -> None:
         # Somebody asks for these models now: what failed before is tried again at once.
-        await self._store.forget(frozenset(pin.model for pin in deployment.pins))
-        written = await write(deployment)
+        await self._store.forget(frozenset(pin.model for deployment in deployments for pin in deployment.pins))
+        written = await write(*deployments)
         assert written  # noqa: S101 - the lock is ours, and so is the state file
         self._wake()
+
+
+def _next_revision(before: Deployment, pins: tuple[Pin, ...], now: datetime) -> Deployment:
+    return replace(before, pins=pins, revision=before.revision + 1, updated_at=now)

@@ -80,8 +80,8 @@ class DeploymentStore(Protocol):
     async def create(self, deployment: Deployment) -> bool:
         """Add a deployment; False where the name is taken."""
 
-    async def replace(self, deployment: Deployment) -> bool:
-        """Write the next revision of a deployment; False where the stored one is not `revision - 1`."""
+    async def replace(self, *deployments: Deployment) -> bool:
+        """Write the next revision of each, all or none; False where one that is stored is not `revision - 1`."""
 
     async def delete(self, name: DeploymentName) -> bool:
         """Remove a deployment; False where there is none."""

@@ -113,22 +113,52 @@ class Deployment:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedModel:
-    """One package of the model repository. `problems` is why no server could load it as it stands, in words.
+NO_VERSION = 0
+"""Stands for "none", as in the record of an unload; Triton's versions begin at 1."""
 
-    `config` is None where `config.pbtxt` is missing or does not parse; `problems` then says so.
+
+@dataclass(frozen=True, slots=True)
+class PublishedConfig:
+    """A `config.pbtxt` as it was read. `problems` is why no server could load a model with it, in words.
+
+    `config` is None where the file is missing or does not parse; `problems` then says so.
     """
 
-    name: ModelName
     config: ModelConfig | None
-    versions: tuple[int, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[ModelName, ...]:
         """Models an ensemble calls, sorted; empty for any other model."""
         return tuple(ModelName(name) for name in self.config.members) if self.config is not None else ()
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether this is known to be an ensemble."""
+        return self.config is not None and self.config.is_ensemble
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedModel:
+    """One package of the model repository: its own config, which the next build takes, and its versions.
+
+    A build puts the config it was made with into the version (`own`), so that an edit of the package changes nothing
+    that serves. A version made by hand has none; it goes by the package's.
+    """
+
+    name: ModelName
+    draft: PublishedConfig
+    versions: tuple[int, ...] = ()
+    own: Mapping[int, PublishedConfig] = field(default_factory=dict)
+
+    def at(self, version: int) -> PublishedConfig:
+        """Return the config that `version` is served with."""
+        return self.own.get(version, self.draft)
+
+    @property
+    def newest(self) -> int:
+        """The newest version, NO_VERSION where nothing is built."""
+        return max(self.versions, default=NO_VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +174,6 @@ class Published:
     def get(self, name: ModelName) -> PublishedModel | None:
         """Return the package `name`, or None."""
         return self.models.get(name)
-
-
-NO_VERSION = 0
-"""Stands for "none" in the record of an unload; Triton's versions begin at 1."""
 
 
 class Result(StrEnum):

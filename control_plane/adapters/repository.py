@@ -8,10 +8,9 @@ from pathlib import Path
 
 from builders import pbtxt
 from builders.errors import ConfigError
-from builders.model_config import ModelConfig
 from builders.validate import config_problems
 from control_plane.errors import LoadFailedError
-from control_plane.state import ModelName, Published, PublishedModel
+from control_plane.state import ModelName, Published, PublishedConfig, PublishedModel
 
 CONFIG_NAME = "config.pbtxt"
 
@@ -29,8 +28,9 @@ class RepositoryFolder:
         return Published({package.name: package for package in packages})
 
     def load_config(self, model: ModelName, version: int) -> str:
-        """Return the config of `model` as JSON with a version policy of exactly `version`. LoadFailedError."""
-        path = self._root / model / CONFIG_NAME
+        """Return the config of `version` as JSON with a version policy of exactly that one. LoadFailedError."""
+        own = _own_config(self._root / model, version)
+        path = own if own.exists() else self._root / model / CONFIG_NAME
         try:
             return pbtxt.to_json(path.read_text(encoding="utf-8"), path=str(path), versions=[version])
         except (ConfigError, OSError, UnicodeDecodeError) as exc:
@@ -44,18 +44,23 @@ def _may_be_package(folder: Path) -> bool:
 
 
 def _read_package(folder: Path) -> PublishedModel:
-    name = ModelName(folder.name)
-    config, problems = _read_config(folder)
-    return PublishedModel(name, config, _versions(folder), problems)
+    versions = _versions(folder)
+    paths = {version: _own_config(folder, version) for version in versions}
+    own = {version: _read_config(path, folder.name) for version, path in paths.items() if path.exists()}
+    return PublishedModel(ModelName(folder.name), _read_config(folder / CONFIG_NAME, folder.name), versions, own)
 
 
-def _read_config(folder: Path) -> tuple[ModelConfig | None, tuple[str, ...]]:
-    path = folder / CONFIG_NAME
+def _own_config(folder: Path, version: int) -> Path:
+    """Where a build keeps the config that a version was made with: what serves must not change when the draft does."""
+    return folder / str(version) / CONFIG_NAME
+
+
+def _read_config(path: Path, package: str) -> PublishedConfig:
     try:
         config = pbtxt.parse_config(path.read_text(encoding="utf-8"), path=str(path))
     except (ConfigError, OSError, UnicodeDecodeError) as exc:
-        return None, (_cannot_read(path, exc),)
-    return config, tuple(f"{path}: {problem}" for problem in config_problems(config, package=folder.name))
+        return PublishedConfig(None, (_cannot_read(path, exc),))
+    return PublishedConfig(config, tuple(f"{path}: {problem}" for problem in config_problems(config, package=package)))
 
 
 def _versions(folder: Path) -> tuple[int, ...]:

@@ -52,17 +52,17 @@ class SqlStore:
 
         return await self._run(work)
 
-    async def replace(self, deployment: Deployment) -> bool:
-        """Write the next revision; False where the stored one is not the one before it."""
+    async def replace(self, *revised: Deployment) -> bool:
+        """Write the next revision of each, all or none; False where one that is stored is not the one before it."""
 
         def work(connection: Connection) -> bool:
-            same = deployments.c.name == deployment.name
-            before = deployments.c.revision == deployment.revision - 1
-            done = connection.execute(update(deployments).where(same, before).values(**_columns(deployment)))
-            if done.rowcount == 0:
+            if not all(_is_next(connection, deployment) for deployment in revised):
                 return False
-            connection.execute(delete(deployment_pins).where(deployment_pins.c.deployment == deployment.name))
-            _write_pins(connection, deployment)
+            for deployment in revised:
+                same = deployments.c.name == deployment.name
+                connection.execute(update(deployments).where(same).values(**_columns(deployment)))
+                connection.execute(delete(deployment_pins).where(deployment_pins.c.deployment == deployment.name))
+                _write_pins(connection, deployment)
             return True
 
         return await self._run(work)
@@ -134,6 +134,11 @@ def _find(connection: Connection, name: DeploymentName) -> Deployment | None:
         return None
     own = select(deployment_pins).where(deployment_pins.c.deployment == name).order_by(deployment_pins.c.position)
     return _deployment(row, [Pin(ModelName(pin.model), pin.version) for pin in connection.execute(own)])
+
+
+def _is_next(connection: Connection, deployment: Deployment) -> bool:
+    stored = select(deployments.c.revision).where(deployments.c.name == deployment.name)
+    return connection.execute(stored).scalar_one_or_none() == deployment.revision - 1
 
 
 def _write_pins(connection: Connection, deployment: Deployment) -> None:

@@ -10,7 +10,7 @@ from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
 from control_plane.api.views import deployment_body
 from control_plane.api.waiting import until_released, until_settled
-from control_plane.deployments import Deleted, NameTaken, NotFound
+from control_plane.deployments import Deleted, MovesOthers, NameTaken, NotFound
 from control_plane.planning import Infeasible
 from control_plane.state import Deployment, DeploymentName, ModelName
 
@@ -19,6 +19,9 @@ router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 Name = Annotated[str, Path(pattern=schemas.DEPLOYMENT_NAME, examples=["embeddings"])]
 Wait = Annotated[
     float, Query(ge=0, le=600, description="Seconds to wait until it serves, is degraded or failed. 0: answer at once.")
+]
+Together = Annotated[
+    bool, Query(description="Whether other deployments that share a model which moves are redeployed with it, at once.")
 ]
 _STILL_ON_ITS_WAY = {
     "model": schemas.DeploymentBody,
@@ -67,11 +70,22 @@ async def get(name: Name, parts: UsedParts) -> schemas.DeploymentBody:
     return deployment_body(deployment, parts.reconciler.view.status_of(deployment))
 
 
-@router.post("/{name}/redeploy", responses={202: _STILL_ON_ITS_WAY, **documented(HTTPStatus.NOT_FOUND)})
-async def redeploy(name: Name, parts: UsedParts, response: Response, wait: Wait = 0) -> schemas.DeploymentBody:
+@router.post(
+    "/{name}/redeploy",
+    responses={202: _STILL_ON_ITS_WAY, **documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)},
+)
+async def redeploy(
+    name: Name,
+    parts: UsedParts,
+    response: Response,
+    wait: Wait = 0,
+    together: Together = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
+) -> schemas.DeploymentBody:
     """Pin a deployment again, to the newest versions published by now. What serves goes on until the new is ready."""
-    answer = await parts.deployments.redeploy(DeploymentName(name))
+    answer = await parts.deployments.redeploy(DeploymentName(name), together=together)
     match answer:
+        case MovesOthers():
+            raise _moves_others(answer)
         case Deployment():
             return await _answer(parts, answer, response, wait)
         case NotFound():
@@ -119,6 +133,17 @@ async def _answer(parts: Parts, deployment: Deployment, response: Response, wait
 
 async def _no_such(parts: Parts, name: str) -> Problem:
     return not_found("deployment", name, tuple(it.name for it in await parts.deployments.list()))
+
+
+def _moves_others(answer: MovesOthers) -> Problem:
+    name, model = answer.deployment.name, answer.deployment.model
+    others = ", ".join(f"'{other}'" for other in answer.others)
+    step = (
+        f"Redeploy it and {others} at once: POST /v1/deployments/{name}/redeploy?together=true "
+        f"(`tritonfleet deploy {model} --name {name} --redeploy --together`)."
+    )
+    title = "Other deployments would move with it"
+    return Problem(HTTPStatus.CONFLICT, "moves-others", title, answer.reasons, step)
 
 
 def _cannot_be_served(answer: Infeasible) -> Problem:

@@ -2,7 +2,8 @@
 
 A bearer token where one is configured, on loopback only requests that mean this machine, and bodies of a bounded size.
 A web page that a browser of this machine shows can send requests here under a name it chose for 127.0.0.1 (DNS
-rebinding); its Host header gives it away. An ASGI middleware, so that it holds for every path there is.
+rebinding); its Host header gives it away. It can also send them without reading the answer, which is enough to change
+something; browsers say so in Sec-Fetch-Site and Origin, and programs send neither. An ASGI middleware, so that it holds for every path there is.
 """
 
 import hmac
@@ -18,6 +19,8 @@ from control_plane.api.problems import Problem
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 LARGEST_BODY = 1024 * 1024
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # browsers leave these out
 OPEN_PATHS = frozenset({"/v1/health/live"})
 
 
@@ -43,7 +46,11 @@ class Guard:
         """Answer in place of the app, or hand over to it."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            problem = self._wrong_host(headers) or self._wrong_token(headers, scope["path"])
+            problem = (
+                self._wrong_host(headers)
+                or _from_another_site(headers, scope["method"])
+                or self._wrong_token(headers, scope["path"])
+            )
             if problem is not None:
                 extra = {"WWW-Authenticate": "Bearer"} if problem.status is HTTPStatus.UNAUTHORIZED else None
                 await problem.response(extra)(scope, receive, send)
@@ -67,6 +74,31 @@ class Guard:
         cause = "The request carries no bearer token." if not given else "The bearer token is not the right one."
         step = "Send `Authorization: Bearer <token>`; the token is what TRITONFLEET_TOKEN is on the control plane."
         return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "A token is needed", (cause,), step)
+
+
+def _from_another_site(headers: Headers, method: str) -> Problem | None:
+    """Refuse to change anything for a web page that is not this control plane's own."""
+    if method in _READING or (_same_site(headers) and _same_origin(headers)):
+        return None
+    origin = headers.get("origin")
+    cause = "A web page of another site sent this request" + (f" (Origin: {origin})." if origin else ".")
+    step = "Use the command line, /docs of this control plane itself, or a client that is no web page."
+    return Problem(HTTPStatus.FORBIDDEN, "cross-site", "Not for other web pages", (cause,), step)
+
+
+def _same_site(headers: Headers) -> bool:
+    return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+
+
+def _same_origin(headers: Headers) -> bool:
+    """Tell whether Origin, where there is one, is what Host says. The scheme is a proxy's to know, not ours."""
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    scheme, separator, authority = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    host = headers.get("host", "").lower()
+    return bool(separator and authority) and authority.removesuffix(port) == host.removesuffix(port)
 
 
 def _bounded(receive: Receive) -> Receive:

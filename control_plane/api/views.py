@@ -1,8 +1,9 @@
 """From the core's frozen state to the API's bodies. Pure; decides nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import assert_never
 
+from builders.model_config import ModelConfig
 from control_plane.actions import Load, Unload
 from control_plane.api import schemas
 from control_plane.planning import DeploymentStatus, Plan, PlannedAction
@@ -45,17 +46,22 @@ def server_list(view: View) -> schemas.ServerList:
     return schemas.ServerList(observed_at=view.started_at, servers=servers)
 
 
-def model_body(package: PublishedModel, view: View, deployments: Iterable[Deployment]) -> schemas.ModelBody:
-    """Show a package: what is published, where it is ready, and who needs it."""
-    config = package.config
+def model_body(package: PublishedModel, view: View, deployments: Sequence[Deployment]) -> schemas.ModelBody:
+    """Show a package: what is published, where it is ready, and who needs it.
+
+    The config is that of the version deployed, else the newest; what is wrong with the package's draft is told too.
+    """
+    pinned = {pin.version for entry in deployments for pin in entry.pins if pin.model == package.name}
+    shown = package.at(max(pinned, default=package.newest))
+    config = shown.config
     return schemas.ModelBody(
         name=package.name,
         backend=(config.backend or config.platform) if config is not None else "",
         versions=list(package.versions),
-        members=list(package.members),
-        inputs=_tensors(package, inputs=True),
-        outputs=_tensors(package, inputs=False),
-        problems=list(package.problems),
+        members=list(shown.members),
+        inputs=_tensors(config, inputs=True),
+        outputs=_tensors(config, inputs=False),
+        problems=list(dict.fromkeys((*shown.problems, *package.draft.problems))),
         ready_on=[
             schemas.ReadyOn(server=seen.server.id, version=version)
             for seen in sorted(view.observed, key=lambda seen: seen.server.id)
@@ -99,10 +105,10 @@ def _status_body(status: DeploymentStatus) -> schemas.DeploymentStatusBody:
     return schemas.DeploymentStatusBody(state=status.state, reasons=list(status.reasons), servers=servers)
 
 
-def _tensors(package: PublishedModel, *, inputs: bool) -> list[schemas.TensorBody]:
-    if package.config is None:
+def _tensors(config: ModelConfig | None, *, inputs: bool) -> list[schemas.TensorBody]:
+    if config is None:
         return []
-    tensors = package.config.inputs if inputs else package.config.outputs
+    tensors = config.inputs if inputs else config.outputs
     return [schemas.TensorBody(name=it.name, data_type=it.data_type, dims=list(it.dims)) for it in tensors]
 
 

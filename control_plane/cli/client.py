@@ -1,5 +1,6 @@
 """The REST API as the commands use it: one small client, whose errors carry the server's causes and next step."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 from urllib.parse import quote
@@ -61,18 +62,20 @@ class ControlPlaneClient:
         """Return what GET `path` answers. Raises ApiError, UnreachableError."""
         return self._call("GET", path)
 
-    def post(self, path: str, body: object = None, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
+    def post(self, path: str, body: object = None, wait_s: float = 0, **query: str) -> Any:  # noqa: ANN401 - JSON
         """Return what POST `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
-        return self._call("POST", path, body, wait_s)
+        return self._call("POST", path, body, wait_s, query)
 
     def delete(self, path: str, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
         """Return what DELETE `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
         return self._call("DELETE", path, None, wait_s)
 
-    def _call(self, method: str, path: str, body: object = None, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
-        waiting = {"wait": f"{wait_s:g}"} if wait_s else None
+    def _call(
+        self, method: str, path: str, body: object = None, wait_s: float = 0, query: Mapping[str, str] | None = None
+    ) -> Any:  # noqa: ANN401 - JSON
+        asked = {**({"wait": f"{wait_s:g}"} if wait_s else {}), **(query or {})}
         try:
-            response = self._http.request(method, path, params=waiting, json=body, timeout=_DEADLINE_S + wait_s)
+            response = self._http.request(method, path, params=asked or None, json=body, timeout=_DEADLINE_S + wait_s)
         except httpx.TimeoutException as exc:
             raise UnreachableError(f"the control plane at {self._url} did not answer in time") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:

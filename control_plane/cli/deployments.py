@@ -32,6 +32,9 @@ def deploy(
     redeploy: Annotated[
         bool, typer.Option("--redeploy", help="Pin an existing deployment again, to the newest versions.")
     ] = False,
+    together: Annotated[
+        bool, typer.Option("--together", help="With --redeploy: move the deployments that share its models, too.")
+    ] = False,
     wait: Wait = 300,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -45,11 +48,14 @@ def deploy(
     """
     if redeploy and version:
         raise typer.BadParameter("--redeploy pins what the deployment was created with: leave --version out.")
+    if together and not redeploy:
+        raise typer.BadParameter("--together says how to --redeploy: give both.")
     chosen = name or model.lower().replace(".", "-")
     first_wait_s = min(wait, _FIRST_WAIT_S)
     with ControlPlaneClient(url, token) as client, output.Spinner(f"deploying {chosen}") as spinner:
         if redeploy:
-            body = client.post(f"{deployment_path(chosen)}/redeploy", wait_s=first_wait_s)
+            query = {"together": "true"} if together else {}
+            body = client.post(f"{deployment_path(chosen)}/redeploy", wait_s=first_wait_s, **query)
         else:
             body = _create(client, {"name": chosen, "model": model, "version": version}, first_wait_s)
         body = _wait_until_settled(client, body, wait - first_wait_s, spinner)

@@ -4,7 +4,7 @@ No clock, no randomness, no I/O: `reconciler` and `deployments` observe, ask her
 """
 
 from control_plane.planning.lifecycle import plan_lifecycle
-from control_plane.planning.pins import Infeasible, Pinned, conflicts_with, resolve_pins
+from control_plane.planning.pins import Infeasible, Pinned, conflicts_with, resolve_pins, resolve_together
 from control_plane.planning.plan import InfeasibleDeployment, Plan, PlannedAction, Waiting
 from control_plane.planning.retry import held_back, next_retry, retry_delay_s
 from control_plane.planning.status import DeploymentState, DeploymentStatus, ServerStatus, deployment_status
@@ -25,5 +25,6 @@ __all__ = [
     "next_retry",
     "plan_lifecycle",
     "resolve_pins",
+    "resolve_together",
     "retry_delay_s",
 ]

@@ -26,6 +26,7 @@ from control_plane.state import (
     ObservedServer,
     Pin,
     Published,
+    PublishedConfig,
     ServerCondition,
     ServerId,
 )
@@ -113,7 +114,7 @@ def _members_by_pins(accepted: Iterable[Deployment], published: Published) -> di
         before: list[ModelName] = []
         for pin in deployment.pins:
             package = published.get(pin.model)
-            called = set(package.members) if package is not None else set()
+            called = set(package.at(pin.version).members) if package is not None else set()
             usable = {name for name in before if name in called and not _reaches(order, name, pin.model)}
             members.setdefault(pin.model, set()).update(usable)
             order.setdefault(pin.model, set()).update(usable)
@@ -140,11 +141,10 @@ def _why_not(pin: Pin, published: Published) -> str:
     package = published.get(pin.model)
     if package is None:
         return f"Model '{pin.model}' is no longer in the model repository."
-    if package.problems:
-        return f"Model '{pin.model}': {package.problems[0]}"
     if pin.version not in package.versions:
         return f"Version {pin.version} of model '{pin.model}' is no longer in the model repository."
-    return ""
+    problems = package.at(pin.version).problems
+    return f"Model '{pin.model}': {problems[0]}" if problems else ""
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ class _ServerWork:
                 held = self.held.get((self.seen.server.id, model))
                 if held is not None and held.version == NO_VERSION:
                     self.waiting.append(Waiting(self.seen.server.id, model, _held_back(held)))
-                elif reloading and not self._is_ensemble(model):
+                elif reloading and not self._is_live_ensemble(model):
                     reason = f"Unloaded once ensemble '{reloading[0]}', which may still call it, is as it should be."
                     self.waiting.append(Waiting(self.seen.server.id, model, reason))
                 else:
@@ -230,18 +230,20 @@ class _ServerWork:
         rest = models.difference(unknown)
         members: dict[ModelName, set[ModelName]] = {}
         for name in sorted(rest):
-            package = self.published.get(name)
-            called = rest.intersection(package.members) if package is not None else set()
+            called = rest.intersection(member for config in self._running(name) for member in config.members)
             members[name] = {member for member in called if not _reaches(members, member, name)}
         levels = tuple(reversed(dependency_levels(members)))
         return (unknown, *levels) if unknown else levels
 
-    def _is_ensemble(self, model: ModelName) -> bool:
-        package = self.published.get(model)
-        return package is not None and package.config is not None and package.config.is_ensemble
-
     def _is_live_ensemble(self, model: ModelName) -> bool:
-        return self._is_ensemble(model) and bool(self.seen.ready_versions(model))
+        return any(config.is_ensemble for config in self._running(model))
+
+    def _running(self, model: ModelName) -> tuple[PublishedConfig, ...]:
+        """Return the configs of the versions that the server has ready."""
+        package = self.published.get(model)
+        if package is None:
+            return ()
+        return tuple(package.at(version) for version in sorted(self.seen.ready_versions(model)))
 
 
 def _held_back(record: ActionRecord) -> str:

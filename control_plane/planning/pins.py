@@ -5,10 +5,10 @@ served is an answer with every reason at once, never an exception.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
-from control_plane.state import Deployment, ModelName, Pin, Published, PublishedModel
+from control_plane.state import NO_VERSION, Deployment, DeploymentName, ModelName, Pin, Published, PublishedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,13 @@ class Infeasible:
 
 @dataclass(slots=True)
 class _Search:
-    """What was found below a model so far: versions asked for (with who asks), members, reasons against it."""
+    """One walk down from a model, with the versions that `chosen` says: what is asked for, called, and wrong.
+
+    Who is called depends on the version that calls, and which version that is on who calls it: see `resolve_pins`.
+    """
 
     published: Published
+    chosen: Mapping[ModelName, int]
     wanted: dict[ModelName, dict[int, str]] = field(default_factory=dict)
     members: dict[ModelName, tuple[ModelName, ...]] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
@@ -38,18 +42,24 @@ class _Search:
         """Walk down from `name`, each model once."""
         if name in self.members:
             return
+        self.members[name] = ()
         package = self.published.get(name)
-        self.members[name] = package.members if package is not None else ()
         if package is None:
             self.reasons.append(f"Model '{name}'{asked_by} is not in the model repository.")
             return
-        self.reasons.extend(f"Model '{name}'{asked_by}: {problem}" for problem in package.problems)
+        config = package.at(self.chosen.get(name, package.newest))
+        self.members[name] = config.members
+        self.reasons.extend(f"Model '{name}'{asked_by}: {problem}" for problem in config.problems)
         if not package.versions:
             self.reasons.append(f"Model '{name}'{asked_by} has no built version: run `tritonfleet build {name}`.")
-        for member, version in _explicit_versions(package):
+        for member, version in _explicit_versions(config):
             self.wanted.setdefault(member, {}).setdefault(version, f"ensemble '{name}'")
-        for member in package.members:
+        for member in config.members:
             self.visit(member, f", a member of ensemble '{name}',")
+
+    def choices(self) -> dict[ModelName, int]:
+        """Return the versions that were asked for; every other model is served at its newest."""
+        return {name: min(wanted) for name, wanted in self.wanted.items()}
 
     def choose(self, name: ModelName) -> Pin:
         """Return the version of `name` to serve, with the reasons noted where that is not possible."""
@@ -65,7 +75,7 @@ class _Search:
             if versions and version not in versions:
                 there = ", ".join(map(str, versions))
                 self.reasons.append(f"Model '{name}' has no version {version}, asked for by {who}; there are: {there}.")
-        return Pin(name, min(wanted) if wanted else max(versions, default=0))
+        return Pin(name, self.choices().get(name, max(versions, default=NO_VERSION)))
 
 
 def resolve_pins(model: ModelName, version: int | None, published: Published) -> Pinned | Infeasible:
@@ -73,10 +83,9 @@ def resolve_pins(model: ModelName, version: int | None, published: Published) ->
 
     An ensemble step with an explicit `model_version` asks for that one; -1 asks for the newest there is now.
     """
-    search = _Search(published)
-    if version is not None:
-        search.wanted[model] = {version: "the deployment"}
-    search.visit(model, "")
+    search = _search(model, version, published)
+    if search is None:
+        return Infeasible((f"The ensembles below model '{model}' ask for versions of each other in a circle.",))
     try:
         order = dependency_order(search.members)
     except CycleError as error:
@@ -86,16 +95,64 @@ def resolve_pins(model: ModelName, version: int | None, published: Published) ->
     return Infeasible(tuple(search.reasons)) if search.reasons else Pinned(pins)
 
 
+def _search(model: ModelName, version: int | None, published: Published) -> _Search | None:
+    """Walk until a walk asks for just the versions it was made with; None where that never comes.
+
+    Each walk settles at least one more level, top down, unless versions call each other in a circle.
+    """
+    asked = {model: {version: "the deployment"}} if version is not None else {}
+    chosen = {model: version} if version is not None else {}
+    for _ in range(len(published.models) + 2):
+        search = _Search(published, chosen, {name: dict(wanted) for name, wanted in asked.items()})
+        search.visit(model, "")
+        if search.choices() == chosen:
+            return search
+        chosen = search.choices()
+    return None
+
+
 def conflicts_with(pins: Iterable[Pin], others: Iterable[Deployment]) -> tuple[str, ...]:
     """Why `pins` cannot be served beside `others`, one sentence per model pinned differently."""
     held = {pin.model: pin.version for pin in pins}
     return tuple(
         f"Deployment '{other.name}' pins model '{pin.model}' at version {pin.version}, this one at version "
-        f"{held[pin.model]}; the versions of a model share one config.pbtxt, so a server holds one of them."
+        f"{held[pin.model]}; a server holds one version of a model."
         for other in sorted(others, key=lambda other: other.name)
         for pin in other.pins
         if held.get(pin.model, pin.version) != pin.version
     )
+
+
+def resolve_together(
+    deployment: Deployment, others: Iterable[Deployment], published: Published
+) -> dict[DeploymentName, Pinned] | Infeasible:
+    """Pin `deployment` anew, and with it each of `others` that would be in the way, and those in the way of these.
+
+    What a shared model moves for one deployment it moves for all, so none of them could ever be moved alone.
+    """
+    staying = {other.name: other for other in others}
+    joining, moved = [deployment], dict[DeploymentName, Pinned]()
+    reasons: list[str] = []
+    while joining:
+        for entry in joining:
+            answer = resolve_pins(entry.model, entry.version, published)
+            if isinstance(answer, Infeasible):
+                whose = "" if entry is deployment else f"Deployment '{entry.name}' would move with it: "
+                reasons.extend(f"{whose}{reason}" for reason in answer.reasons)
+            else:
+                reasons.extend(_contradictions(entry, answer.pins, moved))
+                moved[entry.name] = answer
+        pins = [pin for pinned in moved.values() for pin in pinned.pins]
+        joining = [other for _, other in sorted(staying.items()) if conflicts_with(pins, [other])]
+        for other in joining:
+            del staying[other.name]
+    return Infeasible(tuple(reasons)) if reasons else moved
+
+
+def _contradictions(entry: Deployment, pins: Iterable[Pin], moved: Mapping[DeploymentName, Pinned]) -> tuple[str, ...]:
+    """Why `entry` cannot be moved with those in `moved`: one of them asks for a version of its own."""
+    others = [replace(entry, name=name, pins=pinned.pins) for name, pinned in moved.items()]
+    return tuple(f"Deployment '{entry.name}' cannot move with it: {reason}" for reason in conflicts_with(pins, others))
 
 
 def dependency_order(members: Mapping[ModelName, Iterable[ModelName]]) -> tuple[ModelName, ...]:
@@ -114,6 +171,6 @@ def dependency_levels(members: Mapping[ModelName, Iterable[ModelName]]) -> tuple
     return tuple(levels)
 
 
-def _explicit_versions(package: PublishedModel) -> list[tuple[ModelName, int]]:
-    steps = package.config.ensemble_steps if package.config is not None else ()
+def _explicit_versions(config: PublishedConfig) -> list[tuple[ModelName, int]]:
+    steps = config.config.ensemble_steps if config.config is not None else ()
     return [(ModelName(step.model_name), step.model_version) for step in steps if step.model_version > 0]

@@ -51,7 +51,7 @@ async def measure(seconds: float) -> tuple[LoadReport, LoadReport, list[float]]:
             started = time.monotonic()
             took = []
             for number in range(RELOADS):
-                await asyncio.sleep(max(0.0, started + 2 + number * (seconds - 4) / RELOADS - time.monotonic()))
+                await asyncio.sleep(max(0.0, started + 5 + number * (seconds - 8) / RELOADS - time.monotonic()))
                 begun = time.monotonic()
                 changed = config(ENCODER, number + 1)
                 await client.load_model(ENCODER, headers=admin(server), config=changed, client_timeout=120)

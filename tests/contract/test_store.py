@@ -87,6 +87,22 @@ def test_the_next_revision_replaces_and_no_other(check: Check) -> None:
     check(scenario)
 
 
+def test_several_are_replaced_all_or_none(check: Check) -> None:
+    async def scenario(store: DeploymentStore) -> None:
+        other = a_deployment("other", ("a", 1))
+        await store.create(DEPLOYMENT)
+        await store.create(other)
+        later = replace(a_deployment("d", ("a", 2)), revision=2)
+        other_later = replace(a_deployment("other", ("a", 2)), revision=2)
+        for wrong in (replace(other_later, revision=3), replace(other_later, name=DeploymentName("none"))):
+            assert not await store.replace(later, wrong)
+            assert await store.list() == (DEPLOYMENT, other)
+        assert await store.replace(later, other_later)
+        assert await store.list() == (later, other_later)
+
+    check(scenario)
+
+
 def test_deleting(check: Check) -> None:
     async def scenario(store: DeploymentStore) -> None:
         assert not await store.delete(NAME)

@@ -19,7 +19,7 @@ class Rig:
 
     def __init__(self, *servers: Server, packages: tuple[PublishedModel, ...] = PACKAGES) -> None:
         self.servers = servers or (a_server(),)
-        models = {it.name: FakeModel(it.versions, it.members) for it in packages}
+        models = {it.name: FakeModel(it.versions, it.at(it.newest).members) for it in packages}
         self.triton = FakeTriton({str(name): model for name, model in models.items()})
         for server in self.servers:
             self.triton.start(server)

@@ -19,6 +19,7 @@ from control_plane.state import (
     ObservedServer,
     Pin,
     Published,
+    PublishedConfig,
     PublishedModel,
     Server,
     ServerCondition,
@@ -35,12 +36,22 @@ def a_server(name: str = "s0", key: str | None = None) -> Server:
 def a_package(
     name: str, versions: tuple[int, ...] = (1,), members: tuple[str, ...] = (), problems: tuple[str, ...] = ()
 ) -> PublishedModel:
-    """Return a package; members may be written as `name` or `name:version`."""
+    """Return a package made by hand; members may be written as `name` or `name:version`."""
+    return PublishedModel(ModelName(name), a_config(name, members, problems), versions)
+
+
+def a_built(name: str, *members: tuple[str, ...], draft: PublishedConfig | None = None) -> PublishedModel:
+    """Return a package with versions 1, 2, ... of their own configs, each calling its `members`."""
+    own = {version: a_config(name, called) for version, called in enumerate(members, 1)}
+    return PublishedModel(ModelName(name), draft or a_config(name), tuple(own), own)
+
+
+def a_config(name: str, members: tuple[str, ...] = (), problems: tuple[str, ...] = ()) -> PublishedConfig:
     steps = tuple(_step(member) for member in members)
     config = ModelConfig(name, backend="" if members else "python", platform="ensemble" if members else "")
     if steps:
         config = ModelConfig(name, platform="ensemble", ensemble_steps=steps)
-    return PublishedModel(ModelName(name), config, versions, problems)
+    return PublishedConfig(config, problems)
 
 
 def _step(member: str) -> EnsembleStep:
@@ -103,6 +114,9 @@ class FakeCatalogue:
     def load_config(self, model: ModelName, version: int) -> str:
         if model not in self.published:
             raise LoadFailedError(f"{model}/config.pbtxt: there is no such file; a package needs one")
+        problems = self.published[model].at(version).problems
+        if problems:
+            raise LoadFailedError(problems[0])
         return json.dumps({"name": model, "version_policy": {"specific": {"versions": [version]}}})
 
 
@@ -146,11 +160,12 @@ class FakeStore:
         self._deployments[deployment.name] = deployment
         return True
 
-    async def replace(self, deployment: Deployment) -> bool:
-        before = self._deployments.get(deployment.name)
-        if before is None or before.revision != deployment.revision - 1:
-            return False
-        self._deployments[deployment.name] = deployment
+    async def replace(self, *deployments: Deployment) -> bool:
+        before = [self._deployments.get(deployment.name) for deployment in deployments]
+        for old, new in zip(before, deployments, strict=True):
+            if old is None or old.revision != new.revision - 1:
+                return False
+        self._deployments.update({deployment.name: deployment for deployment in deployments})
         return True
 
     async def delete(self, name: DeploymentName) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -91,6 +92,29 @@ def test_a_killed_tritonserver_is_back_with_its_models_and_right_answers(setting
         process.kill()
         await asyncio.to_thread(process.wait, 5)
         assert await asyncio.to_thread(seconds_until_it_answers, server, "sixfold", 6.0) < HEAL_S
+
+    run(settings, scenario)
+
+
+def test_a_config_that_is_broken_after_the_build_breaks_nothing_that_is_deployed(
+    settings: Settings, repository: Path
+) -> None:
+    for name in ("double", "triple", "sixfold"):
+        shutil.copy(repository / name / "config.pbtxt", repository / name / "1" / "config.pbtxt")
+
+    async def scenario(running: RunningControlPlane, client: httpx.AsyncClient) -> None:
+        assert (await deploy(client, "d", "sixfold"))["status"]["state"] == "serving"
+        server = server_of((await client.get("/v1/servers")).json()["servers"][0])
+        for name in ("double", "sixfold"):
+            (repository / name / "config.pbtxt").write_text(f'name: "{name}\n')
+        (process,) = tritonservers(os.getpid())
+        process.kill()
+        await asyncio.to_thread(process.wait, 5)
+        assert await asyncio.to_thread(seconds_until_it_answers, server, "sixfold", 6.0) < HEAL_S
+        await running.control.reconciler.pass_ended()
+        while (body := (await client.get("/v1/deployments/d")).json())["status"]["state"] != "serving":
+            await running.control.reconciler.pass_ended()
+        assert body["status"]["reasons"] == []
 
     run(settings, scenario)
 

@@ -131,7 +131,7 @@ def test_an_ensemble_is_loaded_after_its_members_and_unloaded_before_them(situat
         stages = {(type(step.action), step.action.model): step.stage for step in steps}
         for (kind, model), stage in stages.items():
             package = situation.published.get(model)
-            for member in package.members if package is not None else ():
+            for member in package.draft.members if package is not None else ():
                 if (kind, member) in stages:
                     earlier = stages[kind, member] < stage
                     assert earlier if kind is Load else not earlier

@@ -2,10 +2,11 @@
 
 import asyncio
 
-from control_plane.deployments import Deleted, NameTaken, NotFound
+from control_plane.deployments import Deleted, MovesOthers, NameTaken, NotFound
 from control_plane.planning import Infeasible
 from control_plane.state import Deployment, DeploymentName, ModelName
 from tests.fakes.rig import Rig
+from tests.fakes.world import a_package
 
 E, A = ModelName("e"), ModelName("a")
 
@@ -41,6 +42,24 @@ def test_a_redeploy_that_cannot_be_served_leaves_what_is() -> None:
         assert isinstance(answer, Infeasible)
         assert await rig.deployments.get(name) == first
         assert await rig.deployments.redeploy(DeploymentName("none")) == NotFound(DeploymentName("none"))
+
+    asyncio.run(scenario())
+
+
+def test_those_who_share_a_model_are_redeployed_together_or_not_at_all() -> None:
+    async def scenario() -> None:
+        rig, name, other = Rig(), DeploymentName("d"), DeploymentName("other")
+        first = await rig.deployments.create(name, E, None)
+        second = await rig.deployments.create(other, A, None)
+        rig.catalogue.published[A] = a_package("a", (1, 2, 3))
+        answer = await rig.deployments.redeploy(name)
+        assert isinstance(answer, MovesOthers)
+        assert answer.others == (other,)
+        assert "'other' pins model 'a' at version 2, this one at version 3" in answer.reasons[0]
+        assert await rig.deployments.list() == (first, second)
+        moved = await rig.deployments.redeploy(name, together=True)
+        assert isinstance(moved, Deployment)
+        assert [(it.revision, it.pins[0].version) for it in await rig.deployments.list()] == [(2, 3), (2, 3)]
 
     asyncio.run(scenario())
 

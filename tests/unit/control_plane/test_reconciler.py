@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from control_plane.planning import DeploymentState, Infeasible
 from control_plane.state import Deployment, DeploymentName, ModelName, ServerId
@@ -59,7 +60,7 @@ def test_a_new_version_is_picked_up_by_a_redeploy_only() -> None:
         await rig.settle()
         rig.triton.published["b"] = FakeModel((1, 2))
         published = rig.catalogue.published[ModelName("b")]
-        rig.catalogue.published[ModelName("b")] = type(published)(published.name, published.config, (1, 2))
+        rig.catalogue.published[ModelName("b")] = replace(published, versions=(1, 2))
         await rig.settle()
         assert rig.ready() == {"b:1"}
         answer = await rig.deployments.redeploy(DeploymentName("d"))

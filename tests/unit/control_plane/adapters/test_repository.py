@@ -34,7 +34,7 @@ def test_packages_and_their_versions(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "README.md").write_text("")
     published = RepositoryFolder(tmp_path).read()
-    assert [(it.name, it.versions, it.problems) for it in published] == [("m", (1, 2, 10), ())]
+    assert [(it.name, it.versions, it.draft.problems) for it in published] == [("m", (1, 2, 10), ())]
 
 
 def test_what_triton_would_refuse_is_told_with_the_file(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_what_triton_would_refuse_is_told_with_the_file(tmp_path: Path) -> None:
     folder = package(tmp_path, "torn", "1")
     (folder / "config.pbtxt").write_text('name: "torn\n')
     (tmp_path / "none" / "1").mkdir(parents=True)
-    problems = {it.name: it.problems[0] for it in RepositoryFolder(tmp_path).read()}
+    problems = {it.name: it.at(1).problems[0] for it in RepositoryFolder(tmp_path).read()}
     assert "preferred_batch_size 32 is above max_batch_size 4" in problems[ModelName("m")]
     assert f"{folder}/config.pbtxt:1" in problems[ModelName("torn")]
     assert "config.pbtxt: there is no such file" in problems[ModelName("none")]
@@ -53,6 +53,31 @@ def test_the_config_of_a_load_names_one_version(tmp_path: Path) -> None:
     config = json.loads(RepositoryFolder(tmp_path).load_config(ModelName("m"), 2))
     assert config["version_policy"] == {"specific": {"versions": ["2"]}}
     assert (config["backend"], config["max_batch_size"]) == ("python", 4)
+
+
+def test_a_version_goes_by_its_own_config_whatever_becomes_of_the_package(tmp_path: Path) -> None:
+    folder, repository = package(tmp_path, "m", "1", "2"), RepositoryFolder(tmp_path)
+    (folder / "1" / "config.pbtxt").write_text(CONFIG.format(name="m").replace(": 4", ": 16"))
+    (folder / "config.pbtxt").write_text('name: "m\n')
+    published = repository.read().get(ModelName("m"))
+    assert published is not None
+    own = published.at(1)
+    assert own.config is not None
+    assert (own.config.max_batch_size, own.problems) == (16, ())
+    assert json.loads(repository.load_config(ModelName("m"), 1))["max_batch_size"] == 16
+    assert published.at(2) == published.draft
+    assert f"{folder}/config.pbtxt:1" in published.draft.problems[0]
+    with pytest.raises(LoadFailedError, match=r"m/config\.pbtxt:1"):
+        repository.load_config(ModelName("m"), 2)
+
+
+def test_what_is_wrong_with_a_versions_own_config_is_told_of_that_version_alone(tmp_path: Path) -> None:
+    folder = package(tmp_path, "m", "1", "2")
+    (folder / "2" / "config.pbtxt").write_text(CONFIG.format(name="other"))
+    published = RepositoryFolder(tmp_path).read().get(ModelName("m"))
+    assert published is not None
+    assert (published.draft.problems, published.at(1).problems) == ((), ())
+    assert f"{folder}/2/config.pbtxt: " in published.at(2).problems[0]
 
 
 def test_a_config_that_cannot_be_read_is_a_failed_load(tmp_path: Path) -> None:

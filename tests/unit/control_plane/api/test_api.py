@@ -1,14 +1,15 @@
 """The REST API over fakes, without a network: what it does and shows."""
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 
-from control_plane.state import ServerId
+from control_plane.state import ModelName, ServerId
 from tests.fakes.calls import PROBLEM, problem, run
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
-from tests.fakes.world import a_server
+from tests.fakes.world import a_built, a_config, a_package, a_server
 
 
 def test_create_and_wait_until_it_serves() -> None:
@@ -112,7 +113,7 @@ def test_redeploy_takes_the_newest_version() -> None:
         await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "b"})
         rig.triton.published["b"] = FakeModel((1, 2))
         package = next(it for it in rig.catalogue.read() if it.name == "b")
-        rig.catalogue.published[package.name] = type(package)(package.name, package.config, (1, 2))
+        rig.catalogue.published[package.name] = replace(package, versions=(1, 2))
         body = (await client.post("/v1/deployments/d/redeploy?wait=10")).json()
         assert (body["revision"], body["pins"], body["status"]["state"]) == (
             2,
@@ -120,6 +121,23 @@ def test_redeploy_takes_the_newest_version() -> None:
             "serving",
         )
         problem(await client.post("/v1/deployments/none/redeploy"), 404, "not-found")
+
+    run(scenario)
+
+
+def test_deployments_that_share_a_model_are_redeployed_together() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        for name, model in (("d", "e"), ("other", "b")):
+            await client.post("/v1/deployments?wait=10", json={"name": name, "model": model})
+        rig.triton.published["b"] = FakeModel((1, 2))
+        rig.catalogue.published[ModelName("b")] = a_package("b", (1, 2))
+        refused = problem(await client.post("/v1/deployments/other/redeploy"), 409, "moves-others")
+        assert "Redeploy it and 'd' at once: POST /v1/deployments/other/redeploy?together=true" in refused["next_step"]
+        body = (await client.post("/v1/deployments/other/redeploy?together=true&wait=10")).json()
+        assert (body["revision"], body["status"]["state"]) == (2, "serving")
+        assert (await client.get("/v1/deployments/d")).json()["revision"] == 2
+        await rig.loop.pass_ended()
+        assert rig.ready() == {"a:2", "b:2", "e:1"}
 
     run(scenario)
 
@@ -151,6 +169,17 @@ def test_models_show_versions_members_problems_and_where_they_are_ready() -> Non
         problem(await client.get("/v1/models/none"), 404, "not-found")
 
     run(scenario)
+
+
+def test_a_model_shows_the_config_of_what_is_deployed_and_what_is_wrong_with_its_draft() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/v1/models/f")).json()["members"] == []
+        await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "f", "version": 1})
+        body = (await client.get("/v1/models/f")).json()
+        assert (body["members"], body["problems"]) == (["a"], ["config.pbtxt:3: no."])
+
+    draft = a_config("f", problems=("config.pbtxt:3: no.",))
+    run(scenario, rig=Rig(packages=(a_package("a"), a_built("f", ("a",), (), draft=draft))))
 
 
 def test_the_plan_is_shown_without_touching_anything() -> None:

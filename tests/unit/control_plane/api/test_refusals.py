@@ -130,3 +130,39 @@ def test_a_name_that_is_not_this_machine_is_refused_on_loopback(host: str, allow
             problem(response, 421, "wrong-host")
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("sent", "allowed"),
+    [
+        ({}, True),
+        ({"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:8700"}, True),
+        ({"sec-fetch-site": "none"}, True),
+        ({"origin": "http://127.0.0.1:8700"}, True),
+        ({"origin": "https://127.0.0.1:8700"}, True),
+        ({"origin": "HTTP://LOCALHOST", "host": "localhost:80"}, True),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "same-site"}, False),
+        ({"sec-fetch-site": "same-origin", "origin": "http://evil.example"}, False),
+        ({"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:8700"}, False),
+        ({"origin": "http://127.0.0.1:3000"}, False),
+        ({"origin": "http://127.0.0.1"}, False),
+        ({"origin": "http://127.0.0.1:8700.evil.example"}, False),
+        ({"origin": "null"}, False),
+        ({"origin": ""}, False),
+    ],
+)
+def test_a_web_page_of_another_site_can_change_nothing(sent: dict[str, str], allowed: bool) -> None:  # noqa: FBT001
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        headers = {"host": "127.0.0.1:8700", **sent}
+        for response in (
+            await client.post("/v1/deployments/d/redeploy", headers=headers),
+            await client.delete("/v1/deployments/d", headers=headers),
+        ):
+            if allowed:
+                problem(response, 404, "not-found")
+            else:
+                assert "command line" in problem(response, 403, "cross-site")["next_step"]
+        assert (await client.get("/v1/deployments", headers=headers)).status_code == 200
+
+    run(scenario)

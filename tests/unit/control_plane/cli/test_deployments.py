@@ -5,9 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from control_plane.api import Access
+from control_plane.state import ModelName
 from tests.command_line import run_here
 from tests.fakes.rest import answering
 from tests.fakes.rig import Rig
+from tests.fakes.triton import FakeModel
+from tests.fakes.world import a_package
 from tests.scripted_http import Answer, scripted_server
 
 TOKEN = "one two three"  # noqa: S105 - it guards fakes
@@ -82,6 +85,22 @@ def test_what_is_refused_ends_with_1_its_causes_and_the_next_step(
     assert (ended.code, ended.out) == (1, "")
     assert said in ended.flat
     assert "next: " in ended.err
+
+
+def test_deployments_that_share_a_model_are_redeployed_together() -> None:
+    rig = Rig()
+    with answering(rig) as url:
+        assert [run_here("deploy", model, "--url", url).code for model in ("e", "b")] == [0, 0]
+        rig.triton.published["b"] = FakeModel((1, 2))
+        rig.catalogue.published[ModelName("b")] = a_package("b", (1, 2))
+        refused = run_here("deploy", "b", "--redeploy", "--url", url)
+        assert (refused.code, refused.out) == (1, "")
+        assert "Redeploy it and 'e' at once" in refused.flat
+        assert "`tritonfleet deploy b --name b --redeploy --together`" in refused.flat
+        moved = run_here("deploy", "b", "--name", "b", "--redeploy", "--together", "--json", "--url", url)
+        assert (moved.code, moved.data["revision"]) == (0, 2)
+        assert run_here("status", "e", "--json", "--url", url).data["revision"] == 2
+    assert run_here("deploy", "b", "--together").code == 2
 
 
 def test_a_token_is_asked_for_and_taken() -> None:

@@ -1,5 +1,6 @@
 """What to load and unload where, case by case; the general laws are in tests/property."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from control_plane.actions import Load, Unload
@@ -14,7 +15,7 @@ from control_plane.state import (
     ServerCondition,
     ServerId,
 )
-from tests.fakes.world import START, a_deployment, a_package, a_repository, seen
+from tests.fakes.world import START, a_built, a_config, a_deployment, a_package, a_repository, seen
 
 READY, LOADING, UNAVAILABLE = ModelState.READY, ModelState.LOADING, ModelState.UNAVAILABLE
 PACKAGES = a_repository(a_package("a", (1, 2)), a_package("b"), a_package("e", members=("a", "b")))
@@ -135,6 +136,32 @@ def test_a_failed_model_says_why_it_is_loaded_again() -> None:
     )
     plan = plan_lifecycle([a_deployment("d", ("a", 1))], PACKAGES, [failed])
     assert plan.steps[0].reason == "It is unavailable (Internal: boom) and needed by 'd'."
+
+
+def test_a_broken_draft_leaves_what_is_deployed_alone() -> None:
+    broken = a_config("e", ("gone",), ("config.pbtxt:3: no.",))
+    packages = a_repository(*PACKAGES, a_built("e", ("a", "b"), draft=broken))
+    plan = plan_lifecycle([ENSEMBLE], packages, [seen()])
+    assert words(plan) == ["0 load a:1", "0 load b:1", "1 load e:1"]
+    assert plan.reasons_against(ENSEMBLE.name) == ()
+
+
+def test_a_version_whose_own_config_is_wrong_is_infeasible() -> None:
+    model = a_built("m", (), ())
+    wrong = replace(model, own={**model.own, 1: a_config("m", problems=("m/1/config.pbtxt: no.",))})
+    first, second = a_deployment("d", ("m", 1)), a_deployment("d", ("m", 2))
+    assert plan_lifecycle([first], a_repository(wrong), [seen()]).reasons_against(first.name) == (
+        "Model 'm': m/1/config.pbtxt: no.",
+    )
+    assert words(plan_lifecycle([second], a_repository(wrong), [seen()])) == ["0 load m:2"]
+
+
+def test_members_are_those_of_the_version_that_is_pinned_or_runs() -> None:
+    packages = a_repository(a_package("old"), a_package("new"), a_built("e", ("old",), ("new",)))
+    live = seen(("old", 1, READY), ("e", 1, READY))
+    moved = a_deployment("d", ("new", 1), ("e", 2))
+    assert words(plan_lifecycle([moved], packages, [live])) == ["0 load new:1", "1 load e:2"]
+    assert words(plan_lifecycle([], packages, [live])) == ["0 unload e", "1 unload old"]
 
 
 def test_every_server_is_planned_for_itself() -> None:

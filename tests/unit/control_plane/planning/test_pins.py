@@ -1,8 +1,10 @@
 """Which versions a deployment means."""
 
-from control_plane.planning import Infeasible, Pinned, conflicts_with, resolve_pins
-from control_plane.state import ModelName, Pin, Published
-from tests.fakes.world import a_deployment, a_package, a_repository
+from dataclasses import replace
+
+from control_plane.planning import Infeasible, Pinned, conflicts_with, resolve_pins, resolve_together
+from control_plane.state import Deployment, ModelName, Pin, Published
+from tests.fakes.world import a_built, a_config, a_deployment, a_package, a_repository
 
 
 def resolve(published: Published, model: str, version: int | None = None) -> list[str] | str:
@@ -68,11 +70,77 @@ def test_a_circle_is_told() -> None:
     assert "call each other in a circle" in resolve(published, "a")
 
 
+def test_the_members_are_those_of_the_pinned_version() -> None:
+    published = a_repository(
+        a_package("old"), a_package("new"), a_built("e", ("old",), ("new",)), a_package("outer", members=("e:1",))
+    )
+    assert resolve(published, "e") == ["new:1", "e:2"]
+    assert resolve(published, "e", 1) == ["old:1", "e:1"]
+    assert resolve(published, "outer") == ["old:1", "e:1", "outer:1"]
+
+
+def test_what_a_version_that_is_not_pinned_asks_for_does_not_count() -> None:
+    published = a_repository(
+        a_package("m", (1, 2)),
+        a_built("inner", ("m:1",), ("m:2",)),
+        a_package("side", members=("inner",)),
+        a_package("top", members=("inner:1", "side")),
+    )
+    assert resolve(published, "top") == ["m:1", "inner:1", "side:1", "top:1"]
+
+
+def test_versions_that_call_each_other_in_a_circle_are_told() -> None:
+    published = a_repository(
+        a_built("x", ("y:1",), ("z",)), a_built("y", ("z",), ("x:1",)), a_package("z"), a_package("top", members=("y",))
+    )
+    assert "circle" in resolve(published, "top")
+
+
+def test_a_draft_that_is_not_built_yet_counts_for_nothing() -> None:
+    broken = a_config("e", ("gone",), ("config.pbtxt:3: no.",))
+    assert resolve(a_repository(a_package("m"), a_built("e", ("m",), draft=broken)), "e") == ["m:1", "e:1"]
+
+
 def test_a_conflict_names_both_deployments_and_versions() -> None:
     other = a_deployment("old", ("m", 1))
     assert conflicts_with([Pin(ModelName("m"), 1)], [other]) == ()
     (reason,) = conflicts_with([Pin(ModelName("m"), 2)], [other])
     assert "'old' pins model 'm' at version 1, this one at version 2" in reason
+
+
+def together(published: Published, deployment: Deployment, *others: Deployment) -> dict[str, list[str]] | str:
+    answer = resolve_together(deployment, others, published)
+    if isinstance(answer, Infeasible):
+        return " ".join(answer.reasons)
+    return {name: [f"{pin.model}:{pin.version}" for pin in pinned.pins] for name, pinned in answer.items()}
+
+
+def test_who_shares_what_moves_moves_too_and_so_on() -> None:
+    published = a_repository(
+        a_package("m", (1, 2)),
+        a_package("n", (1, 2)),
+        a_package("o", (1, 2)),
+        a_package("e", members=("m",)),
+        a_package("f", members=("m", "n")),
+        a_package("g", members=("n",)),
+    )
+    e, f = a_deployment("e", ("m", 1), ("e", 1)), a_deployment("f", ("m", 1), ("n", 1), ("f", 1))
+    g, apart = a_deployment("g", ("n", 1), ("g", 1)), a_deployment("o", ("o", 1))
+    assert together(published, e, f, g, apart) == {"e": ["m:2", "e:1"], "f": ["m:2", "n:2", "f:1"], "g": ["n:2", "g:1"]}
+    assert together(published, apart, e, f, g) == {"o": ["o:2"]}
+
+
+def test_who_asked_for_a_version_cannot_be_moved_from_it() -> None:
+    published = a_repository(a_package("m", (1, 2)), a_package("e", members=("m",)))
+    fixed = replace(a_deployment("fixed", ("m", 1)), version=1)
+    text = together(published, a_deployment("e", ("m", 1), ("e", 1)), fixed)
+    assert "Deployment 'fixed' cannot move with it: Deployment 'e' pins model 'm' at version 2" in text
+
+
+def test_who_would_move_and_cannot_be_served_is_named() -> None:
+    published = a_repository(a_package("m", (1, 2)))
+    text = together(published, a_deployment("m", ("m", 1)), a_deployment("e", ("m", 1), ("e", 1)))
+    assert text == "Deployment 'e' would move with it: Model 'e' is not in the model repository."
 
 
 def test_answers_are_values() -> None:
