@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -42,6 +43,7 @@ class ControlPlane:
     deployments: Deployments
     reconciler: Reconciler
     metrics: Metrics
+    loop: asyncio.Task[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class RunningControlPlane:
     url: str
     fleet: EmbeddedFleet
     control: ControlPlane
+    api: asyncio.Task[None]
 
 
 @asynccontextmanager
@@ -73,17 +76,21 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
         store = await stack.enter_async_context(open_store(settings.state_path))
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
         control = await stack.enter_async_context(_run_loop(settings, LocalFleet(fleet.servers()), store))
-        await stack.enter_async_context(_answer(control.app, listener))
-        yield RunningControlPlane(_url(settings, listener), fleet, control)
+        api = await stack.enter_async_context(_answer(control.app, listener))
+        yield RunningControlPlane(_url(settings, listener), fleet, control, api)
 
 
 async def serve(settings: Settings, started: Callable[[RunningControlPlane], None]) -> None:
-    """Run until SIGTERM or SIGINT; `started` is called once everything answers. Raises like `running_control_plane`."""
+    """Run until SIGTERM or SIGINT; `started` is called once everything answers.
+
+    Raises like `running_control_plane`, and ControlPlaneError when the loop or the API ends by itself: whoever runs
+    this process can start it again, which is better than one that stays and does nothing.
+    """
 
     async def run() -> None:
         async with running_control_plane(settings) as running:
             started(running)
-            await asyncio.Event().wait()
+            await until_one_ends(running.control.loop, running.api)
 
     task = asyncio.create_task(run(), name="serve")
     loop = asyncio.get_running_loop()
@@ -103,6 +110,15 @@ async def serve(settings: Settings, started: Callable[[RunningControlPlane], Non
         task.result()
 
 
+async def until_one_ends(*tasks: asyncio.Task[None]) -> NoReturn:
+    """Wait for the end of one of `tasks`, which should run for as long as the process; raises ControlPlaneError."""
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    task = min(ended, key=asyncio.Task.get_name)
+    error = None if task.cancelled() else task.exception()
+    why = f": {type(error).__name__}: {error}" if error is not None else ""
+    raise ControlPlaneError(f"The {task.get_name()} ended unexpectedly{why}. Start the control plane again.") from error
+
+
 @asynccontextmanager
 async def _run_loop(settings: Settings, fleet: Fleet, store: DeploymentStore) -> AsyncIterator[ControlPlane]:
     catalogue = RepositoryFolder(settings.model_repository)
@@ -115,7 +131,7 @@ async def _run_loop(settings: Settings, fleet: Fleet, store: DeploymentStore) ->
     parts = Parts(deployments, reconciler, catalogue, metrics, timing.now, settings.reconcile_interval_s)
     loop = asyncio.create_task(reconciler.run(), name="reconciler")
     try:
-        yield ControlPlane(create_app(parts, _access(settings)), deployments, reconciler, metrics)
+        yield ControlPlane(create_app(parts, _access(settings)), deployments, reconciler, metrics, loop)
     finally:
         loop.cancel()
         await asyncio.wait({loop})
@@ -123,19 +139,19 @@ async def _run_loop(settings: Settings, fleet: Fleet, store: DeploymentStore) ->
 
 
 @asynccontextmanager
-async def _answer(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
+async def _answer(app: FastAPI, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
     """Answer on `listener`; at the end, requests in flight have `_GRACE_S` seconds."""
     config = uvicorn.Config(
         app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
     )
     server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="api")
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="API server")
     answers = asyncio.create_task(server.answers.wait())
     try:
         await asyncio.wait({task, answers}, return_when=asyncio.FIRST_COMPLETED)
         if not server.started:
             raise ControlPlaneError("The API server ended before it answered.")
-        yield
+        yield task
     finally:
         answers.cancel()
         server.should_exit = True

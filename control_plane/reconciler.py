@@ -214,7 +214,8 @@ class Reconciler:
                 again = before is not None and before.result is Result.FAILED and before.version == version
                 failures = before.failures + 1 if again and before is not None else 1
                 logger.warning("%s failed, %d in a row: %s", action, failures, outcome.reason)
-                retry_at = now + timedelta(seconds=retry_delay_s(failures, self._timing.jitter()))
+                delay_s = retry_delay_s(failures, self._timing.jitter(), permanent=not outcome.retryable)
+                retry_at = now + timedelta(seconds=delay_s)
                 return ActionRecord(
                     action.server, action.model, version, Result.FAILED, outcome.reason, now, failures, retry_at
                 )

@@ -4,6 +4,7 @@ Reads packages, versions and configs through `builders`, and finds beforehand wh
 "failed to poll". Writes nothing: `builders.publish` is who puts versions here.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 from builders import pbtxt
@@ -57,9 +58,17 @@ def _own_config(folder: Path, version: int) -> Path:
 
 def _read_config(path: Path, package: str) -> PublishedConfig:
     try:
-        config = pbtxt.parse_config(path.read_text(encoding="utf-8"), path=str(path))
-    except (ConfigError, OSError, UnicodeDecodeError) as exc:
+        return _parse(path.read_text(encoding="utf-8"), path, package)
+    except (OSError, UnicodeDecodeError) as exc:
         return PublishedConfig(None, (_cannot_read(path, exc),))
+
+
+@lru_cache(maxsize=4096)  # every pass of the loop reads every version, and parsing one takes a millisecond
+def _parse(text: str, path: Path, package: str) -> PublishedConfig:
+    try:
+        config = pbtxt.parse_config(text, path=str(path))
+    except ConfigError as exc:
+        return PublishedConfig(None, (str(exc),))
     return PublishedConfig(config, tuple(f"{path}: {problem}" for problem in config_problems(config, package=package)))
 
 

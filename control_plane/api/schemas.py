@@ -140,7 +140,11 @@ class ReadyOn(Body):
 
 
 class ModelBody(Body):
-    """A package of the model repository. `problems` is why no server could load it; empty when nothing is wrong."""
+    """A package of the model repository, as the version that is deployed has it, else the newest.
+
+    `problems` is why no server could load that version, or one built from the package as it is now; empty when nothing
+    is wrong.
+    """
 
     name: str
     backend: str

@@ -3,7 +3,8 @@
 A bearer token where one is configured, on loopback only requests that mean this machine, and bodies of a bounded size.
 A web page that a browser of this machine shows can send requests here under a name it chose for 127.0.0.1 (DNS
 rebinding); its Host header gives it away. It can also send them without reading the answer, which is enough to change
-something; browsers say so in Sec-Fetch-Site and Origin, and programs send neither. An ASGI middleware, so that it holds for every path there is.
+something; browsers say so in Sec-Fetch-Site and Origin, and programs send neither. An ASGI middleware, so that it
+holds for every path there is.
 """
 
 import hmac

@@ -10,15 +10,17 @@ from control_plane.state import ActionRecord, ModelName, ServerId
 
 FIRST_DELAY_S = 1.0
 CAP_S = 60.0
+PERMANENT_CAP_S = 300.0
 _MAX_DOUBLINGS = 16
 
 
-def retry_delay_s(failures: int, jitter: float) -> float:
+def retry_delay_s(failures: int, jitter: float, *, permanent: bool = False) -> float:
     """Seconds before the next try after `failures` in a row (at least 1).
 
-    Doubled for each failure from FIRST_DELAY_S up to CAP_S; `jitter` in [0, 1) takes away up to half of it.
+    Doubled for each failure from FIRST_DELAY_S up to CAP_S; `jitter` in [0, 1) takes away up to half of it. What is
+    `permanent` waits longer in the end, but is tried again too: nobody tells when its cause was mended.
     """
-    delay = min(CAP_S, FIRST_DELAY_S * 2.0 ** min(failures - 1, _MAX_DOUBLINGS))
+    delay = min(PERMANENT_CAP_S if permanent else CAP_S, FIRST_DELAY_S * 2.0 ** min(failures - 1, _MAX_DOUBLINGS))
     return delay * (1.0 - jitter / 2.0)
 
 

@@ -34,7 +34,7 @@ pad (int64[total] {INPUT_IDS}, int32[batch, 1] {TOKEN_COUNT}, int32[batch, 1] {I
   counts = Cast <to = 7> ({TOKEN_COUNT})
   ends = CumSum (widths, zero)
   starts = Sub (ends, widths)
-  longest = ReduceMax <keepdims = 0> (counts)
+  longest = ReduceMax <keepdims = 0> (widths)
   positions = Range (zero, longest, one)
   row = Unsqueeze (positions, axis0)
   start = Unsqueeze (starts, axis1)

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from control_plane.bootstrap import RunningControlPlane, running_control_plane
-from control_plane.errors import PortTakenError, StateFileLockedError
+from control_plane.bootstrap import RunningControlPlane, running_control_plane, serve
+from control_plane.errors import ControlPlaneError, PortTakenError, StateFileLockedError
 from control_plane.settings import Settings, load_settings
 from control_plane.state import Endpoints, Server, ServerId
 from tests.small_models import answer, ensemble, multiplier
@@ -212,6 +212,17 @@ def test_a_taken_port_is_named_and_nothing_is_started(settings: Settings) -> Non
         other.listen()
         asyncio.run(scenario(other.getsockname()[1]))
     assert not settings.state_path.exists()
+    assert tritonservers(os.getpid()) == []
+
+
+@pytest.mark.parametrize("part", ["loop", "api"])
+def test_a_control_plane_that_lost_a_part_ends_and_says_which(settings: Settings, part: str) -> None:
+    def started(running: RunningControlPlane) -> None:
+        (running.api if part == "api" else running.control.loop).cancel()
+
+    name = {"loop": "reconciler", "api": "API server"}[part]
+    with pytest.raises(ControlPlaneError, match=f"The {name} ended unexpectedly"):
+        asyncio.run(serve(settings, started))
     assert tritonservers(os.getpid()) == []
 
 

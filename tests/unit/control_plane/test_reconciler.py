@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from control_plane.planning import DeploymentState, Infeasible
+from control_plane.planning.retry import PERMANENT_CAP_S
 from control_plane.state import Deployment, DeploymentName, ModelName, ServerId
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
@@ -104,6 +105,21 @@ def test_a_failed_load_waits_for_its_time_and_is_healed_by_a_better_model() -> N
         rig.triton.published["b"] = FakeModel()
         await rig.settle()
         assert state(rig, deployment) is DeploymentState.SERVING
+
+    run(scenario)
+
+
+def test_what_only_a_change_can_mend_is_tried_less_often_in_the_end() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.triton.published["b"] = FakeModel(broken="boom")
+        await deploy(rig, "d", "b")
+        for _ in range(12):
+            await rig.loop.run_pass()
+            await rig.loop.executions_ended()
+            rig.clock.move(PERMANENT_CAP_S)
+        (record,) = await rig.store.records()
+        assert record.retry_at is not None
+        assert (record.retry_at - record.at).total_seconds() == PERMANENT_CAP_S
 
     run(scenario)
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from control_plane.planning import held_back, next_retry, retry_delay_s
-from control_plane.planning.retry import CAP_S, FIRST_DELAY_S
+from control_plane.planning.retry import CAP_S, FIRST_DELAY_S, PERMANENT_CAP_S
 from control_plane.state import ActionRecord, ModelName, Result, ServerId
 from tests.fakes.world import START
 
@@ -16,6 +16,11 @@ def record(model: str, retry_in_s: float | None) -> ActionRecord:
 def test_delays_double_up_to_the_cap() -> None:
     assert [retry_delay_s(failures, 0.0) for failures in (1, 2, 3)] == [FIRST_DELAY_S, 2.0, 4.0]
     assert retry_delay_s(10_000, 0.0) == CAP_S
+
+
+def test_what_is_permanent_is_tried_again_as_soon_at_first_and_seldom_in_the_end() -> None:
+    assert [retry_delay_s(failures, 0.0, permanent=True) for failures in (1, 2, 3)] == [FIRST_DELAY_S, 2.0, 4.0]
+    assert retry_delay_s(10_000, 0.0, permanent=True) == PERMANENT_CAP_S > CAP_S
 
 
 def test_jitter_takes_away_at_most_half() -> None:
