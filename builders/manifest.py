@@ -56,6 +56,15 @@ class Manifest:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
 
+def version_numbers(package: Path) -> tuple[int, ...]:
+    """Return the versions in a package's folder, ascending: folders with a plain number above 0, as Triton reads them.
+
+    Raises OSError where the folder cannot be read.
+    """
+    names = [entry.name for entry in package.iterdir() if entry.is_dir()]
+    return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit() and not name.startswith("0")))
+
+
 def read_manifest(version: Path) -> Manifest | None:
     """Return the manifest of a version's folder, or None where there is none that can be read."""
     try:

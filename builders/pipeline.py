@@ -12,7 +12,7 @@ from typing import assert_never
 
 from builders.digests import data_digest, file_digest, tree_digests
 from builders.errors import ConfigError, SourceError
-from builders.manifest import FileEntry, Manifest, ParityResult, altered_files, read_manifest
+from builders.manifest import FileEntry, Manifest, ParityResult, altered_files, read_manifest, version_numbers
 from builders.onnx import packed
 from builders.pbtxt import parse_config
 from builders.plan import (
@@ -87,14 +87,7 @@ def observe_package(repository: Path, package: str) -> ObservedPackage:
     folder = repository / package
     spec = read_spec(folder)
     _check_config(folder)
-    try:
-        sources = {
-            "model.toml": data_digest(spec.model_dump(mode="json", exclude={"summary"})),
-            CONFIG_FILENAME: file_digest(folder / CONFIG_FILENAME),
-            **dict(_source_digests(spec, folder)),
-        }
-    except (OSError, ValueError) as exc:  # ValueError: a path that no file can have
-        raise SourceError(f"{folder}: a source cannot be read: {exc}") from exc
+    sources = _digest_sources(spec, folder)
     tools = _EXPORT_TOOLS if isinstance(spec.source, HuggingFaceEncoderSource) else ()
     return ObservedPackage(spec, sources, {tool: version_of(tool) for tool in tools}, tuple(_published(folder)))
 
@@ -119,8 +112,9 @@ def build(repository: Path, package: str, report: Callable[[Progress], None] = l
         making.content.mkdir()
         for step in plan.steps:
             _execute(step, making)
-        if observe_package(repository, package).sources != observed.sources:
-            raise SourceError(f"{repository / package}: a source changed while it was built; build again")
+        folder = repository / package
+        if _digest_sources(read_spec(folder), folder) != observed.sources:
+            raise SourceError(f"{folder}: a source changed while it was built; build again")
         manifest = _manifest(making)
         path = publish(staged, repository, manifest)
     return BuildResult(plan, manifest, path, built=True, seconds=time.monotonic() - started)
@@ -190,6 +184,18 @@ def _manifest(making: _Making) -> Manifest:
     )
 
 
+def _digest_sources(spec: BuildSpec, folder: Path) -> dict[str, str]:
+    """Return the digest of everything a version is made from, by name. Raises SourceError."""
+    try:
+        return {
+            "model.toml": data_digest(spec.model_dump(mode="json", exclude={"summary"})),
+            CONFIG_FILENAME: file_digest(folder / CONFIG_FILENAME),
+            **dict(_source_digests(spec, folder)),
+        }
+    except (OSError, ValueError) as exc:  # ValueError: a path that no file can have
+        raise SourceError(f"{folder}: a source cannot be read: {exc}") from exc
+
+
 def _source_digests(spec: BuildSpec, folder: Path) -> Iterator[tuple[str, str]]:
     match spec.source:
         case HuggingFaceEncoderSource(checkpoint=checkpoint, parity=parity):
@@ -224,11 +230,13 @@ def _check_config(folder: Path) -> None:
 
 
 def _published(folder: Path) -> Iterator[PublishedVersion]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name.isdecimal() and not path.name.startswith("0"):
-            manifest = read_manifest(path)
-            if manifest is None:
-                yield PublishedVersion(int(path.name))
-            else:
-                altered = altered_files(path, manifest)
-                yield PublishedVersion(int(path.name), manifest.build_key, manifest.sources, altered)
+    """Find what is published. Only the newest is held against its digests: no plan looks at another's content."""
+    versions = version_numbers(folder)
+    for version in versions:
+        path = folder / str(version)
+        manifest = read_manifest(path)
+        if manifest is None:
+            yield PublishedVersion(version)
+        else:
+            altered = altered_files(path, manifest) if version == versions[-1] else ()
+            yield PublishedVersion(version, manifest.build_key, manifest.sources, altered)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from builders import pbtxt
 from builders.errors import ConfigError
+from builders.manifest import version_numbers
 from builders.validate import config_problems
 from control_plane.errors import LoadFailedError
 from control_plane.state import ModelName, Published, PublishedConfig, PublishedModel
@@ -73,12 +74,11 @@ def _parse(text: str, path: Path, package: str) -> PublishedConfig:
 
 
 def _versions(folder: Path) -> tuple[int, ...]:
-    """Find the published versions: folders with a plain number above 0, which Triton reads no other way."""
+    """Find the published versions."""
     try:
-        names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+        return version_numbers(folder)
     except OSError:  # not ours to read, or gone: then nothing is published here
         return ()
-    return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit() and not name.startswith("0")))
 
 
 def _cannot_read(path: Path, exc: Exception) -> str:

@@ -85,9 +85,9 @@ class Spinner:
         self._status.stop()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "") -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """Return a plain table; a column whose heading starts with `>` is set flush right."""
-    result = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    result = Table(box=None, pad_edge=False)
     for column in columns:
         flush_right = column.startswith(">")
         result.add_column(column.removeprefix(">"), justify="right" if flush_right else "left", overflow="fold")

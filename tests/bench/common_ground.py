@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from builders.manifest import version_numbers
 from builders.pipeline import build
 from builders.sources.checkpoint import EncoderCheckpoint, read_checkpoint
 from builders.sources.distribution import locate
@@ -34,7 +35,7 @@ def build_packages() -> None:
 
 def newest(package: Path) -> Path:
     """Return the folder of a package's newest version."""
-    return max((path for path in package.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    return package / str(version_numbers(package)[-1])
 
 
 def encoder_checkpoint() -> EncoderCheckpoint:
