@@ -40,8 +40,16 @@ class MissingExtraError(PermanentBuildError):
         super().__init__(f"{module} is not installed; this step needs it: pip install 'tritonfleet[{extra}]'")
 
 
-class ParityError(PermanentBuildError):
+class TargetError(PermanentBuildError):
+    """A target's artifact cannot be made from this source by these tools; the next build need not try again."""
+
+
+class ParityError(TargetError):
     """A built artifact does not give the source's answers within the spec's tolerance. Nothing was published."""
+
+
+class MissingTargetError(PermanentBuildError):
+    """A version cannot be put together: a target that its package requires has not been built."""
 
 
 class PublishError(RetryableBuildError):

@@ -1,47 +1,39 @@
-"""Carries a build plan out: observe a package, plan, make its version in the staging folder, prove it, publish it.
+"""Carries a build plan out: export, one artifact for each target, a version assembled from them, published.
 
-The only module that joins the pure plan with the steps' code. Progress goes to a callback, so that the CLI can draw it.
+The only module that joins the pure plan with the steps' code. Everything made goes into the artifact store at once, so
+a build that is killed goes on from there. Progress goes to a callback, so that the CLI can draw it.
 """
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING
 
-from builders.digests import data_digest, file_digest, tree_digests
-from builders.errors import ConfigError, SourceError
-from builders.manifest import FileEntry, Manifest, ParityResult, altered_files, read_manifest, version_numbers
-from builders.onnx import packed
-from builders.pbtxt import parse_config
-from builders.plan import (
-    BuildPlan,
-    CopyStage,
-    ExportEncoder,
-    ObservedPackage,
-    ProveParity,
-    Publish,
-    PublishedVersion,
-    Step,
-    plan_build,
-)
-from builders.publish import publish, staging
-from builders.sources.checkpoint import read_checkpoint
-from builders.sources.distribution import locate, version_of
-from builders.sources.stage import stage_files
-from builders.spec import (
-    CONFIG_FILENAME,
-    BuildSpec,
-    EnsembleSource,
-    HuggingFaceEncoderSource,
-    StageSource,
-    read_spec,
-)
-from builders.validate import config_problems
-from builders.verify import prove_parity, read_golden
+from builders.artifacts import Artifact
+from builders.assemble import Assembly, assemble
+from builders.digests import tree_digests
+from builders.errors import BuildError, MissingTargetError, SourceError, TargetError
+from builders.exporting import write_export
+from builders.forms import load_forms
+from builders.making import Made, Making, form_name, make_artifact
+from builders.manifest import Manifest, read_manifest
+from builders.observe import observe_package
+from builders.parity import Run
+from builders.plan import BuildPlan, Cached, ExportStep, ObservedPackage, TargetStep, ToDo, plan_build
+from builders.publish import logs_folder, publish, restore_config, staging, timing_cache_folder
+from builders.store.artifacts import ArtifactStore, default_store
+from builders.store.errors import DamagedArtifactError, StoreError
+from builders.store.objects import open_objects
+from builders.targets import Target
 
-_EXPORT_TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+if TYPE_CHECKING:
+    from builders.supply_chain.keys import PublicKey
+
+ReportBuild = Callable[["Progress"], None]
+TargetErrors = tuple[tuple[str, BuildError], ...]
+"""Targets that could not be made, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,187 +48,235 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build ended with. `built` is False where the newest version was kept."""
+    """What a build ended with. `made` are the steps carried out, `errors` why targets could not be made.
+
+    `manifest` and `path` are those of the version published now or kept, None where there is none that serves.
+    """
 
     plan: BuildPlan
-    manifest: Manifest
-    path: Path
+    manifest: Manifest | None
+    path: Path | None
     built: bool
     seconds: float
+    made: tuple[str, ...] = ()
+    errors: TargetErrors = ()
 
 
-@dataclass(slots=True)
-class _Making:
-    """State of one version while it is made."""
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Where versions go and artifacts come from.
 
-    spec: BuildSpec
+    `sign` signs a version's folder before it is published. `engine_runner` returns what runs a TensorRT engine on this
+    machine's GPU. An artifact that an attestation under the key `trusted` proves counts as proven.
+    """
+
     repository: Path
-    observed: ObservedPackage
-    plan: BuildPlan
-    staged: Path
-    report: Callable[[Progress], None]
-    parity: ParityResult | None = field(default=None)
+    store: ArtifactStore
+    report: ReportBuild = field(default=lambda _progress: None)
+    sign: Callable[[Path], None] | None = None
+    engine_runner: Callable[[Path], Run] | None = None
+    trusted: "PublicKey | None" = None
 
-    @property
-    def content(self) -> Path:
-        return self.staged / "content"
-
-
-def observe_package(repository: Path, package: str) -> ObservedPackage:
-    """Return what a build of `package` would be made from now. Raises SpecError, SourceError or ConfigError."""
-    folder = repository / package
-    spec = read_spec(folder)
-    _check_config(folder)
-    sources = _digest_sources(spec, folder)
-    tools = _EXPORT_TOOLS if isinstance(spec.source, HuggingFaceEncoderSource) else ()
-    return ObservedPackage(spec, sources, {tool: version_of(tool) for tool in tools}, tuple(_published(folder)))
+    def observe(self, package: str) -> ObservedPackage:
+        """Return what a build of `package` would be made from now. Raises BuildError."""
+        return observe_package(self.repository, package, self.store, self.trusted)
 
 
-def build(repository: Path, package: str, report: Callable[[Progress], None] = lambda _progress: None) -> BuildResult:
-    """Make sure that `package` has a version made from its present sources; return which.
+def builder_of(repository: Path, store: str | None = None) -> Builder:
+    """Return a Builder with the store at the address `store`, beside the repository where none is given."""
+    return Builder(repository, ArtifactStore(open_objects(store or default_store(repository))))
 
-    Raises BuildError; whatever it is, nothing is half-published. Killed at any instant, the next run starts clean.
+
+def build(
+    builder: Builder, package: str, make: frozenset[Target] | None = None, *, release: bool = True
+) -> BuildResult:
+    """Make what this machine can of `package`, and publish a version of it where nothing that is required is missing.
+
+    `make` restricts the targets; without `release` nothing is published. A target that cannot be made does not keep the
+    others from it: its error is in the result. Raises BuildError for all else; whatever it is, nothing is
+    half-published. Killed at any instant, the next run goes on from what is in the store.
     """
     started = time.monotonic()
-    report(Progress(package, "observe"))
-    kept = _up_to_date(repository, observe_package(repository, package), started)
-    if kept is not None:
-        return kept
-    with staging(repository) as staged:
-        observed = observe_package(repository, package)  # again: another build may have published while we waited
-        kept = _up_to_date(repository, observed, started)
-        if kept is not None:
-            return kept
-        plan = plan_build(observed)
-        making = _Making(observed.spec, repository, observed, plan, staged, report)
-        making.content.mkdir()
-        for step in plan.steps:
-            _execute(step, making)
-        folder = repository / package
-        if _digest_sources(read_spec(folder), folder) != observed.sources:
-            raise SourceError(f"{folder}: a source changed while it was built; build again")
-        manifest = _manifest(making)
-        path = publish(staged, repository, manifest)
-    return BuildResult(plan, manifest, path, built=True, seconds=time.monotonic() - started)
-
-
-def _up_to_date(repository: Path, observed: ObservedPackage, started: float) -> BuildResult | None:
-    """Return the newest version where it is what would be built. Needs no lock, so a read-only repository will do."""
-    plan = plan_build(observed)
-    path = repository / plan.package / str(plan.version)
-    manifest = None if plan.steps else read_manifest(path)
-    if manifest is None:
-        return None
-    return BuildResult(plan, manifest, path, built=False, seconds=time.monotonic() - started)
-
-
-def _execute(step: Step, making: _Making) -> None:
-    match step:
-        case ExportEncoder(checkpoint=checkpoint, filename=filename):
-            making.report(Progress(making.spec.name, "export"))
-            packed.export_packed_encoder(read_checkpoint(locate(checkpoint)), making.content / filename)
-        case ProveParity():
-            making.parity = _prove(making, step)
-        case CopyStage(source=source):
-            making.report(Progress(making.spec.name, "copy"))
-            _copy_stage(source, making.content)
-        case Publish():
-            making.report(Progress(making.spec.name, "publish"))
-            shutil.copyfile(making.repository / making.spec.name / CONFIG_FILENAME, making.content / CONFIG_FILENAME)
-        case other:
-            assert_never(other)
-
-
-def _prove(making: _Making, step: ProveParity) -> ParityResult:
-    name = making.spec.name
-    return prove_parity(
-        making.content / step.filename,
-        read_checkpoint(locate(step.checkpoint)),
-        read_golden(making.repository / name / step.parity.golden),
-        step.parity,
-        lambda done, total: making.report(Progress(name, "prove parity", done, total)),
-    )
-
-
-def _copy_stage(source: StageSource, content: Path) -> None:
-    for name, text in stage_files(source.stage).items():
-        path = content / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text)
-    for name, origin in source.files.items():
-        shutil.copyfile(locate(origin), content / name)
-
-
-def _manifest(making: _Making) -> Manifest:
-    return Manifest(
-        package=making.spec.name,
-        version=making.plan.version,
-        build_key=making.plan.build_key,
-        licence=making.spec.licence,
-        command=f"tritonfleet build {making.spec.name}",
-        toolchain=making.observed.toolchain,
-        sources=making.observed.sources,
-        files={
-            name: FileEntry(digest, (making.content / name).stat().st_size)
-            for name, digest in tree_digests(making.content).items()
-        },
-        parity=making.parity,
-    )
-
-
-def _digest_sources(spec: BuildSpec, folder: Path) -> dict[str, str]:
-    """Return the digest of everything a version is made from, by name. Raises SourceError."""
     try:
-        return {
-            "model.toml": data_digest(spec.model_dump(mode="json", exclude={"summary"})),
-            CONFIG_FILENAME: file_digest(folder / CONFIG_FILENAME),
-            **dict(_source_digests(spec, folder)),
-        }
-    except (OSError, ValueError) as exc:  # ValueError: a path that no file can have
-        raise SourceError(f"{folder}: a source cannot be read: {exc}") from exc
+        return _build(builder, package, make, started, release=release)
+    except DamagedArtifactError:
+        if make == frozenset() or not _discard_damaged(builder, package):
+            raise
+    return _build(builder, package, make, started, release=release)
 
 
-def _source_digests(spec: BuildSpec, folder: Path) -> Iterator[tuple[str, str]]:
-    match spec.source:
-        case HuggingFaceEncoderSource(checkpoint=checkpoint, parity=parity):
-            for name, digest in tree_digests(locate(checkpoint)).items():
-                yield f"checkpoint/{name}", digest
-            for module in (Path(packed.__file__), Path(packed.__file__).with_name("packed_module.py")):
-                yield f"builders/onnx/{module.name}", file_digest(module)
-            yield parity.golden, file_digest(folder / parity.golden)
-        case StageSource(stage=stage, files=files):
-            for name, content in stage_files(stage).items():
-                yield f"stage/{name}", data_digest({"content": content.decode()})
-            for name, origin in sorted(files.items()):
-                yield f"files/{name}", file_digest(locate(origin))
-        case EnsembleSource():
-            return
-        case other:
-            assert_never(other)
+def _build(
+    builder: Builder, package: str, make: frozenset[Target] | None, started: float, *, release: bool
+) -> BuildResult:
+    builder.report(Progress(package, "observe"))
+    plan = plan_build(builder.observe(package), make)
+    if not plan.steps:  # needs no lock, so a read-only repository will do
+        return _result(builder, plan, started)
+    with staging(builder.repository) as staged:
+        builder.store.objects.sweep()
+        work = _Work(builder, package, staged)
+        observed = builder.observe(package)  # another build may have been faster
+        made, errors = work.make(observed, plan_build(observed, make), wants_export=release)
+        again = builder.observe(package)
+        if again.sources != observed.sources:
+            raise SourceError(f"{builder.repository / package}: a source changed while it was built; build again")
+        plan = _with_reasons(plan_build(again, frozenset()), errors)  # what could not be made now is missing from it
+        if release and plan.publish and not plan.blocked:
+            work.publish(again, plan)
+            return _result(builder, plan, started, (*made, f"publish {plan.version}"), errors, built=True)
+        if plan.restore_config:
+            restore_config(builder.repository / package, plan.version, staged)
+    return _result(builder, plan, started, made, errors)
 
 
-def _check_config(folder: Path) -> None:
-    """Refuse a config that Triton would refuse without saying why."""
-    path = folder / CONFIG_FILENAME
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as exc:
-        raise ConfigError(str(path), "no such file; every package has a ModelConfig") from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(str(path), f"cannot be read: {exc}") from exc
-    problems = config_problems(parse_config(text, path=str(path)), package=folder.name)
-    if problems:
-        raise ConfigError(str(path), "; ".join(problems))
+def _with_reasons(plan: BuildPlan, errors: TargetErrors) -> BuildPlan:
+    """Return the plan with what just went wrong as the reason why a target is missing."""
+    return replace(plan, missing={**plan.missing, **{target: str(error) for target, error in errors}})
 
 
-def _published(folder: Path) -> Iterator[PublishedVersion]:
-    """Find what is published. Only the newest is held against its digests: no plan looks at another's content."""
-    versions = version_numbers(folder)
-    for version in versions:
-        path = folder / str(version)
-        manifest = read_manifest(path)
-        if manifest is None:
-            yield PublishedVersion(version)
+def _discard_damaged(builder: Builder, package: str) -> bool:
+    """Remove what the store does not hold as it was recorded, so that it is made again; return whether anything was."""
+    stored = [artifact for found in builder.observe(package).artifacts.values() for artifact in found]
+    damaged = [artifact for artifact in stored if builder.store.damaged(artifact)]
+    for artifact in damaged:
+        builder.report(Progress(package, f"discard the damaged {artifact.target or 'export'}"))
+        builder.store.discard(artifact)
+    return bool(damaged)
+
+
+def publish_package(builder: Builder, package: str) -> BuildResult:
+    """Publish a version of `package` from what is in the store; make nothing.
+
+    Raises MissingTargetError where a required target is missing, and BuildError for all else.
+    """
+    result = build(builder, package, frozenset())
+    blocked = result.plan.blocked
+    if blocked:
+        reasons = "; ".join(f"{name}: {result.plan.missing[name]}" for name in blocked)
+        raise MissingTargetError(f"{package} cannot be published, since what it requires is missing: {reasons}")
+    return result
+
+
+def _result(
+    builder: Builder,
+    plan: BuildPlan,
+    started: float,
+    made: tuple[str, ...] = (),
+    errors: TargetErrors = (),
+    *,
+    built: bool = False,
+) -> BuildResult:
+    serves = plan.version if built or plan.publish is None else 0
+    path = builder.repository / plan.package / str(serves) if serves else None
+    manifest = None if path is None else read_manifest(path)
+    return BuildResult(plan, manifest, path, built, time.monotonic() - started, made, errors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One build of one package, in its staging folder."""
+
+    builder: Builder
+    package: str
+    staged: Path
+
+    def make(
+        self, observed: ObservedPackage, plan: BuildPlan, *, wants_export: bool
+    ) -> tuple[tuple[str, ...], TargetErrors]:
+        """Carry the plan's export and targets out; return what was made, and why targets could not be."""
+        made: list[str] = []
+        errors: list[tuple[str, BuildError]] = []
+        to_do = [step for step in plan.targets if isinstance(step.state, ToDo)]
+        export = plan.export
+        if export is None or not (to_do or (wants_export and plan.publish and isinstance(export.state, ToDo))):
+            return (), ()
+        folder = self._folder("export")
+        if isinstance(export.state, ToDo):
+            self._export(observed, export, folder)
+            made.append("export")
+        elif to_do and isinstance(export.state, Cached):
+            self._report("fetch the export")
+            self.builder.store.fetch(export.state.artifact, folder)
+        for step in to_do:
+            try:
+                self._target(observed, step, folder)
+            except StoreError:  # without a store there is nothing that could be made
+                raise
+            except BuildError as exc:
+                errors.append((str(step.spec.target), exc))
+            else:
+                made.append(f"build {step.spec.target}")
+        return tuple(made), tuple(errors)
+
+    def publish(self, observed: ObservedPackage, plan: BuildPlan) -> None:
+        """Assemble the plan's version and rename it into the repository."""
+        self._report("publish")
+        content, folder = self._folder("content"), self.builder.repository / self.package
+        assembly = Assembly(observed, plan, self.builder.store, folder, content, self._folder("assembly"))
+        publish(self.staged, self.builder.repository, assemble(assembly), self.builder.sign)
+        if plan.targets:
+            restore_config(folder, plan.version, self.staged)
+
+    def _export(self, observed: ObservedPackage, export: ExportStep, folder: Path) -> None:
+        started = time.monotonic()
+        write_export(observed.spec, self.builder.repository / self.package, folder, self._report)
+        files = self.builder.store.add_files(folder, tree_digests(folder))
+        seconds = time.monotonic() - started
+        self.builder.store.add(Artifact(export.key, "", export.toolchain, files, seconds=seconds))
+
+    def _target(self, observed: ObservedPackage, step: TargetStep, export: Path) -> None:
+        """Make one target's artifact. That it cannot be made is recorded too, so that it is not tried again."""
+        started = time.monotonic()
+        target, store = str(step.spec.target), self.builder.store
+        work, forms = self._folder(target), load_forms(export)
+        form = forms[form_name(step, tuple(forms))]
+
+        def report(doing: str, done: int, total: int) -> None:
+            self._report(f"{target}: {doing}", done, total)
+
+        timings = timing_cache_folder(self.builder.repository)
+        try:
+            made = make_artifact(
+                Making(observed.spec, step, export, form, work, report, timings, self.builder.engine_runner)
+            )
+        except TargetError as exc:
+            told = type(exc)(f"{exc}{self._kept_log(work, target)}")
+            store.add(Artifact(step.key, target, step.toolchain, {}, failed=str(told)))
+            raise told from exc
         else:
-            altered = altered_files(path, manifest) if version == versions[-1] else ()
-            yield PublishedVersion(version, manifest.build_key, manifest.sources, altered)
+            store.add(_artifact(step, made, work, store, observed.host.cpu, time.monotonic() - started))
+        finally:
+            shutil.rmtree(work)  # candidates are as large as the model, and there are many
+
+    def _kept_log(self, work: Path, target: str) -> str:
+        """Keep a compiler's log where the user finds it; return a remark that says where, "" where there is none."""
+        log = next(iter(work.glob("*.log")), None)
+        if log is None:
+            return ""
+        kept = logs_folder(self.builder.repository) / f"{self.package}-{target}.log"
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(log, kept)
+        return f" (whole log: {kept})"
+
+    def _folder(self, name: str) -> Path:
+        folder = self.staged / name
+        folder.mkdir()
+        return folder
+
+    def _report(self, step: str, done: int = 0, total: int = 0) -> None:
+        self.builder.report(Progress(self.package, step, done, total))
+
+
+def _artifact(step: TargetStep, made: Made, work: Path, store: ArtifactStore, cpu: str, seconds: float) -> Artifact:
+    return Artifact(
+        step.key,
+        str(step.spec.target),
+        step.toolchain,
+        store.add_files(work, made.files),
+        parity=made.parity,
+        unproven=made.unproven,
+        chosen=made.chosen,
+        candidates=made.candidates,
+        seconds=seconds,
+        made={**made.made, "cpu": cpu},
+    )

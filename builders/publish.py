@@ -9,19 +9,34 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from builders.errors import PublishError
 from builders.manifest import MANIFEST_FILENAME, Manifest
+from builders.spec import CONFIG_FILENAME
 
 
 def staging_folder(repository: Path) -> Path:
     """Return the folder in which versions of `repository` are prepared."""
+    return _hidden(repository, "staging")
+
+
+def timing_cache_folder(repository: Path) -> Path:
+    """Return the folder in which TensorRT keeps its timings between builds of `repository`."""
+    return _hidden(repository, "timing-cache")
+
+
+def logs_folder(repository: Path) -> Path:
+    """Return the folder that compilers' logs of failed builds of `repository` are kept in."""
+    return _hidden(repository, "logs")
+
+
+def _hidden(repository: Path, name: str) -> Path:
     resolved = repository.resolve()
-    return resolved.parent / f".{resolved.name}.staging"
+    return resolved.parent / f".{resolved.name}.{name}"
 
 
 @contextlib.contextmanager
@@ -55,21 +70,36 @@ def staging(repository: Path, *, wait_s: float = 600.0) -> Iterator[Path]:
         lock.release()
 
 
-def publish(staged: Path, repository: Path, manifest: Manifest) -> Path:
+def publish(staged: Path, repository: Path, manifest: Manifest, sign: Callable[[Path], None] | None = None) -> Path:
     """Write `manifest` into `staged` and rename it to `<repository>/<package>/<version>`; return that path.
 
-    The files, the folder and the name are on disk when this returns. Raises PublishError; nothing is published then.
+    `sign` signs the folder, manifest included, before it is renamed. The files, the folder and the name are on disk
+    when this returns. Raises PublishError; nothing is published then.
     """
     target = repository / manifest.package / str(manifest.version)
     with _as_publish_error("publish", target):
         content = staged / "content"
         (content / MANIFEST_FILENAME).write_text(manifest.to_json(), encoding="utf-8")
+        if sign is not None:
+            sign(content)
         _flush(content)
         if target.exists():
             raise PublishError(f"{target} already exists; a published version is never replaced")
         content.rename(target)
         _flush_folder(target.parent)
     return target
+
+
+def restore_config(package: Path, version: int, staged: Path) -> None:
+    """Make the package's `config.pbtxt` a copy of the version's, at once and durably. Raises PublishError."""
+    target = package / CONFIG_FILENAME
+    with _as_publish_error("copy the config", target):
+        copy = staged / CONFIG_FILENAME
+        shutil.copyfile(package / str(version) / CONFIG_FILENAME, copy)
+        with copy.open("rb") as stream:
+            os.fsync(stream.fileno())
+        copy.rename(target)
+        _flush_folder(package)
 
 
 def _flush(root: Path) -> None:

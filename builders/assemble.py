@@ -1,0 +1,211 @@
+"""Puts a version together from artifacts in the store: files, a config for every target, probes, SBOM, manifest.
+
+Everything is in the staging folder until `publish` renames it. Nothing is built here.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builders.artifacts import Artifact
+from builders.config_text import generate_config
+from builders.digests import tree_digests
+from builders.errors import ConfigError
+from builders.exporting import SIGNATURE_SUFFIX
+from builders.forms import FORMS_FILENAME, Form, load_forms
+from builders.making import form_name
+from builders.manifest import FileEntry, Manifest, ManifestTarget
+from builders.observe import check_config
+from builders.onnx.signature import graph_versions, load_signature
+from builders.plan import BuildPlan, Cached, ExportStep, ObservedPackage, TargetStep
+from builders.probes import PROBES_FILENAME, probes_text
+from builders.reference import load_reference
+from builders.spec import CONFIG_FILENAME
+from builders.store.artifacts import ArtifactStore
+from builders.supply_chain.sbom import SBOM_FILENAME, BillOfMaterials, sbom_text
+
+_INTERNAL = (".onnx", ".npz", SIGNATURE_SUFFIX)
+"""Files of an export that no version holds: graphs that targets are made from, and the reference set with the golden
+answers, which stays behind."""
+
+_ON_GPU: Mapping[str, Any] = {"instance_group": [{"kind": "KIND_GPU", "count": 1}]}
+"""What a target for a GPU has in place of the package's own instance groups, unless the target says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What a version is put together from, and where: `content` is the version's folder, `work` a place beside it."""
+
+    observed: ObservedPackage
+    plan: BuildPlan
+    store: ArtifactStore
+    folder: Path
+    content: Path
+    work: Path
+
+
+def assemble(assembly: Assembly) -> Manifest:
+    """Fill `content` with all of a version but its manifest and signature; return the manifest.
+
+    Raises StoreError, DamagedArtifactError, ConfigError.
+    """
+    export = assembly.plan.export
+    stored = export.state.artifact if export is not None and isinstance(export.state, Cached) else None
+    targets: dict[str, ManifestTarget] = {}
+    if assembly.plan.targets and stored is not None:
+        targets = dict(_add_targets(assembly, stored))
+    else:
+        if stored is not None:
+            assembly.store.fetch(stored, assembly.content)
+        shutil.copyfile(assembly.folder / CONFIG_FILENAME, assembly.content / CONFIG_FILENAME)
+    manifest = _manifest(assembly, export, targets, {})
+    bill = BillOfMaterials(
+        package=manifest.package,
+        version=manifest.version,
+        build_key=manifest.build_key,
+        licence=manifest.licence,
+        summary=manifest.summary,
+        toolchain=manifest.toolchain,
+        sources=manifest.sources,
+        files=_entries(assembly.content),
+    )
+    (assembly.content / SBOM_FILENAME).write_text(sbom_text(bill), encoding="utf-8")
+    return _manifest(assembly, export, targets, _entries(assembly.content))
+
+
+def _add_targets(assembly: Assembly, export: Artifact) -> Iterator[tuple[str, ManifestTarget]]:
+    """Fetch every target's files, and write the config that serves it. The default target's is `config.pbtxt`."""
+    work = assembly.work
+    small = [name for name in export.files if name == FORMS_FILENAME or name.endswith((SIGNATURE_SUFFIX, ".npz"))]
+    assembly.store.fetch(export, work, small)
+    public = [name for name in export.files if name != FORMS_FILENAME and not name.endswith(_INTERNAL)]
+    assembly.store.fetch(export, assembly.content, public)
+    forms = load_forms(work)
+    included = [(name, step, artifact) for step in assembly.plan.targets for name, artifact in _artifacts(step)]
+    default = _default(name for name, _, _ in included)
+    for name, step, artifact in included:
+        form = forms[form_name(step, tuple(forms))]
+        filename = _fetch(assembly, name, step, artifact)
+        config = CONFIG_FILENAME if name == default else f"config.{name}.pbtxt"
+        text = _config_text(assembly, step, form, filename)
+        (assembly.content / config).write_text(text, encoding="utf-8")
+        if name == default:
+            probes = probes_text(text, load_reference(work / form.reference))
+            (assembly.content / PROBES_FILENAME).write_text(probes, encoding="utf-8")
+        yield (
+            name,
+            ManifestTarget(
+                filename,
+                config,
+                artifact.toolchain,
+                artifact.chosen,
+                artifact.parity,
+                artifact.unproven,
+                {**_options(step), **_graph_options(assembly.content / filename)},
+                form.name,
+                assembly.observed.spec.tolerance_of(step.spec).model_dump(exclude_none=True),
+            ),
+        )
+
+
+def _artifacts(step: TargetStep) -> Iterator[tuple[str, Artifact]]:
+    """Name and artifact of everything a target brings: engines of several TensorRT versions stand side by side."""
+    if not isinstance(step.state, Cached):
+        return
+    yield str(step.spec.target), step.state.artifact
+    for artifact in step.others:
+        yield f"{step.spec.target}@{artifact.toolchain.get('tensorrt', artifact.id[:12])}", artifact
+
+
+def _default(names: Iterator[str]) -> str:
+    """Return the target that serves where nothing is known of a server: ONNX Runtime's first, else the first."""
+    ordered = list(names)
+    return next((name for name in ordered if name.startswith("onnxruntime-cpu")), ordered[0])
+
+
+def _fetch(assembly: Assembly, name: str, step: TargetStep, artifact: Artifact) -> str:
+    """Fetch an artifact's files under the target's name; return the one that Triton opens."""
+    target = str(step.spec.target)
+    fetched = assembly.work / name
+    fetched.mkdir()
+    assembly.store.fetch(artifact, fetched)
+    for path in sorted(fetched.iterdir()):
+        path.rename(assembly.content / path.name.replace(target, name, 1))
+    return next(
+        file.replace(target, name, 1) for file in sorted(artifact.files) if file.endswith((".onnx", ".engine", ".plan"))
+    )
+
+
+def _config_text(assembly: Assembly, step: TargetStep, form: Form, filename: str) -> str:
+    spec = assembly.observed.spec
+    text = generate_config(
+        spec.name,
+        step.spec.runtime,
+        filename,
+        load_signature(assembly.work / f"{form.name}{SIGNATURE_SUFFIX}"),
+        max_batch_size=spec.max_batch_size,
+        layers=(form.config, spec.config, _ON_GPU if step.spec.device != "cpu" else {}, step.spec.config),
+    )
+    scratch = assembly.work / CONFIG_FILENAME
+    scratch.write_text(text, encoding="utf-8")
+    try:
+        check_config(scratch, spec.name)
+    except ConfigError as exc:
+        raise ConfigError(
+            str(assembly.folder / "model.toml"), f"the config generated for {step.spec.target} is not one: {exc}"
+        ) from exc
+    return text
+
+
+def _options(step: TargetStep) -> Mapping[str, str]:
+    options = {}
+    if step.spec.version_compatible:
+        options["version_compatible"] = "true"
+    if step.spec.hardware_compatible != "none":
+        options["hardware_compatible"] = step.spec.hardware_compatible
+    return options
+
+
+def _graph_options(path: Path) -> dict[str, str]:
+    """Return what decides whether an ONNX Runtime can open the file: opset and IR version; nothing for an engine."""
+    if path.suffix != ".onnx":
+        return {}
+    ir_version, opset = graph_versions(path)
+    return {"ir_version": str(ir_version), "opset": str(opset)}
+
+
+def _manifest(
+    assembly: Assembly,
+    export: ExportStep | None,
+    targets: Mapping[str, ManifestTarget],
+    files: Mapping[str, FileEntry],
+) -> Manifest:
+    spec, plan = assembly.observed.spec, assembly.plan
+    toolchain = export.state.artifact.toolchain if export is not None and isinstance(export.state, Cached) else {}
+    tools = {name: version for target in targets.values() for name, version in target.toolchain.items()}
+    return Manifest(
+        package=spec.name,
+        version=plan.version,
+        build_key=plan.build_key,
+        licence=spec.licence,
+        command=f"tritonfleet build {spec.name}",
+        summary=spec.summary,
+        toolchain={**tools, **toolchain},
+        sources=assembly.observed.sources,
+        files=files,
+        targets=targets,
+        missing=plan.missing,
+        export=_identity(export),
+    )
+
+
+def _identity(export: ExportStep | None) -> dict[str, str]:
+    if export is None or not isinstance(export.state, Cached):
+        return {}
+    return {"key": export.key, "id": export.state.artifact.id}
+
+
+def _entries(content: Path) -> dict[str, FileEntry]:
+    return {name: FileEntry(digest, (content / name).stat().st_size) for name, digest in tree_digests(content).items()}

@@ -1,0 +1,231 @@
+"""Which of a version's targets a server loads: right architecture, right versions, proven. Pure.
+
+`manifest` has the targets, `releases` says what a Triton release can open. The answer is a choice or a refusal that
+says for every target why not; nobody is asked to load what would fail.
+
+The rule of precision: a lower one is never chosen by itself. Without a wish, a server gets the most precise target that
+was built for its device, and one with a GPU gets the CPU's only where nothing is for the GPU; a deployment that wishes
+other precisions names them, best first.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from builders.manifest import ManifestTarget
+from builders.releases import TritonRelease, engine_problem, onnx_problem, version_parts
+from builders.targets import PRECISIONS, RUNTIMES, Precision, Target
+
+_RUNTIME_ORDER = ("tensorrt", "tensorrt_rtx", "onnxruntime")
+_DEVICE_ORDER = {"cuda": 0, "cpu": 1}
+_FIRST_AMPERE = (8, 0)
+
+HARDWARE_COMPATIBLE = "hardware_compatible"
+"""Option of an engine: absent, "ampere_plus" or "same_compute_capability", TensorRT's HardwareCompatibilityLevel."""
+VERSION_COMPATIBLE = "version_compatible"
+"""Option of an engine: "true" where it was built so."""
+IR_VERSION = "ir_version"
+"""Option of an ONNX file: its IR version. Where it or the opset is absent, neither is compared."""
+OPSET = "opset"
+"""Option of an ONNX file: its opset of the default domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server has. `compute_capabilities` are those of its GPUs, as "8.9"; empty for a server on a CPU.
+
+    `versions` are of runtimes on the server, as far as they are known otherwise than from the release: `tensorrt`,
+    `tensorrt_rtx`, `onnxruntime` (a Python-based backend runs whatever is installed beside it).
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    release: TritonRelease | None = None
+    backends: frozenset[str] = frozenset()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runtimes(self) -> TritonRelease:
+        """The release with the versions that are known better."""
+        release = self.release or TritonRelease("")
+        return replace(
+            release,
+            tensorrt=self.versions.get("tensorrt", release.tensorrt),
+            onnxruntime=self.versions.get("onnxruntime", release.onnxruntime),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The target to load, by its name in the manifest, and why each other one was passed over."""
+
+    name: str
+    target: Target
+    entry: ManifestTarget
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nothing of the version can be loaded there: one sentence, and the cause of each target by name."""
+
+    sentence: str
+    causes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str
+    target: Target
+    made: ManifestTarget
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.target.device == "cpu"
+
+
+def parse_target(name: str) -> Target | None:
+    """Return the target in a manifest's name, as "tensorrt-sm_89-fp16" or "tensorrt-sm_89-fp16@10.5.0.18"."""
+    for runtime in RUNTIMES:
+        device, _, precision = name.partition("@")[0].removeprefix(f"{runtime}-").rpartition("-")
+        for known in PRECISIONS:
+            if precision == known and name.startswith(f"{runtime}-") and device and "-" not in device:
+                return Target(runtime, device, known)
+    return None
+
+
+def select(
+    targets: Mapping[str, ManifestTarget],
+    server: ServerFacts,
+    *,
+    precisions: Sequence[Precision] = (),
+    allow_unproven: bool = False,
+) -> Choice | Refusal:
+    """Choose among a version's targets for a server. `precisions` are those that will do, best first.
+
+    A version without targets has nothing to choose: its files serve everywhere, and nobody asks here.
+
+    Of what fits, in this order: the precision wished most, or without a wish what is for the GPU; TensorRT before
+    TensorRT-RTX before ONNX Runtime on CUDA before ONNX Runtime on the CPU; an engine for the very architecture before
+    a hardware-compatible one; a plain engine before a version-compatible one; proven before unproven; the newest
+    TensorRT.
+    """
+    entries = [_Entry(name, target, made) for name, made in targets.items() if (target := parse_target(name))]
+    wishes = {on_cpu: tuple(precisions) or _most_precise(entries, server, on_cpu=on_cpu) for on_cpu in (False, True)}
+    causes = {name: "is no target that this release of Tritonfleet knows" for name in targets if not parse_target(name)}
+    fitting = []
+    for entry in entries:
+        cause = _architecture_problem(entry.target, entry.made, server.compute_capabilities)
+        if cause is None and entry.target.precision not in wishes[entry.on_cpu]:
+            wish = " or ".join(wishes[entry.on_cpu])
+            why = "wished" if precisions else "the most precise for the device, and no other is wished"
+            cause = f"is {entry.target.precision}; {wish} is {why}"
+        if cause is None:
+            cause = _cause(entry, server, allow_unproven=allow_unproven)
+        if cause is None:
+            fitting.append(entry)
+        else:
+            causes[entry.name] = cause
+    if not fitting:
+        told = dict(sorted(causes.items()))
+        listed = "; ".join(f"{name} {cause}" for name, cause in told.items())
+        return Refusal(f"no target of the version fits the server: {listed or 'it has none'}", told)
+    fitting.sort(key=lambda entry: (entry.on_cpu and not precisions, _rank(entry, server, wishes[entry.on_cpu])))
+    best = fitting[0]
+    causes |= {entry.name: f"fits too; {best.name} comes first" for entry in fitting[1:]}
+    return Choice(best.name, best.target, best.made, dict(sorted(causes.items())))
+
+
+def cc_model_filenames(targets: Mapping[str, ManifestTarget], precision: Precision) -> dict[str, str]:
+    """Return ModelConfig's `cc_model_filenames` of a version's TensorRT engines of one precision, by architecture.
+
+    Of several engines for one architecture the first by name is taken: `select` tells them apart by the server.
+    """
+    filenames: dict[str, str] = {}
+    for name, made in sorted(targets.items()):
+        target = parse_target(name)
+        if target is not None and (target.runtime, target.precision) == ("tensorrt", precision):
+            filenames.setdefault(target.compute_capability or "", made.filename)
+    filenames.pop("", None)
+    return filenames
+
+
+def _cause(entry: _Entry, server: ServerFacts, *, allow_unproven: bool) -> str | None:
+    """Return why a server of the right architecture does not load a target; None where it can."""
+    target, made = entry.target, entry.made
+    if target.runtime not in server.backends:
+        return f"needs the backend {target.runtime}, which the server does not have"
+    runtime = _runtime_problem(target, made, server)
+    if runtime is not None:
+        return f"cannot be loaded: {runtime}"
+    if not made.proven and not allow_unproven:
+        return f"is unproven ({made.unproven}), and the deployment does not allow that"
+    return None
+
+
+def _architecture_problem(target: Target, made: ManifestTarget, capabilities: Sequence[str]) -> str | None:
+    own = target.compute_capability
+    if own is None:
+        if target.device == "cpu" or capabilities:
+            return None
+        return "needs an NVIDIA GPU, and the server has none"
+    if not capabilities:
+        return f"is for a GPU of {target.device}, and the server has no GPU"
+    strangers = [it for it in capabilities if not _runs_on(own, it, made)]
+    if strangers:
+        return f"is for a GPU of compute capability {own}, and the server has {', '.join(sorted(set(strangers)))}"
+    return None
+
+
+def _runs_on(own: str, capability: str, made: ManifestTarget) -> bool:
+    if capability == own:
+        return True
+    ampere_plus = made.options.get(HARDWARE_COMPATIBLE) == "ampere_plus"
+    return ampere_plus and min(version_parts(own), version_parts(capability)) >= _FIRST_AMPERE
+
+
+def _runtime_problem(target: Target, made: ManifestTarget, server: ServerFacts) -> str | None:
+    match target.runtime:
+        case "tensorrt":
+            version = made.toolchain.get("tensorrt")
+            if version is None:
+                return "the manifest does not say of which TensorRT it is; publish the version again"
+            compatible = made.options.get(VERSION_COMPATIBLE) == "true"
+            return engine_problem(version, version_compatible=compatible, release=server.runtimes)
+        case "tensorrt_rtx":
+            return _rtx_problem(made.toolchain.get("tensorrt_rtx"), server.versions.get("tensorrt_rtx"))
+        case "onnxruntime":
+            ir_version, opset = made.options.get(IR_VERSION, ""), made.options.get(OPSET, "")
+            if not (ir_version.isdecimal() and opset.isdecimal()):
+                return None
+            return onnx_problem(int(ir_version), int(opset), server.runtimes)
+
+
+def _rtx_problem(engine: str | None, server: str | None) -> str | None:
+    # An engine loads on the very release that made it (TensorRT-RTX documentation, "Engine Compatibility").
+    if server is None or engine == server:
+        return None
+    return f"the engine is of TensorRT-RTX {engine}; the server has {server}: build it with TensorRT-RTX {server}"
+
+
+def _most_precise(entries: Iterable[_Entry], server: ServerFacts, *, on_cpu: bool) -> tuple[Precision, ...]:
+    """Return the most precise precision of what was built for the server's CPU, or for its GPUs."""
+    present = {
+        entry.target.precision
+        for entry in entries
+        if entry.on_cpu == on_cpu
+        and _architecture_problem(entry.target, entry.made, server.compute_capabilities) is None
+    }
+    return tuple(precision for precision in PRECISIONS if precision in present)[:1]
+
+
+def _rank(entry: _Entry, server: ServerFacts, wished: Sequence[Precision]) -> tuple[object, ...]:
+    target, made = entry.target, entry.made
+    return (
+        list(wished).index(target.precision),
+        _RUNTIME_ORDER.index(target.runtime),
+        _DEVICE_ORDER.get(target.device, 0),
+        any(it != target.compute_capability for it in server.compute_capabilities),
+        made.options.get(VERSION_COMPATIBLE) == "true",
+        not made.proven,
+        [-part for part in version_parts(made.toolchain.get(target.runtime, ""))],
+        entry.name,
+    )
