@@ -1,14 +1,19 @@
-"""Files inside installed Python distributions: found through the distribution's own record, never through an import."""
+"""Files that a package is built from: in its own folder, or inside an installed Python distribution.
+
+A distribution's files are found through its own record, never through an import.
+"""
 
 from importlib import metadata
 from pathlib import Path
 
 from builders.errors import SourceError
-from builders.spec import DistributionFile
+from builders.spec import SourceFile
 
 
-def locate(source: DistributionFile) -> Path:
-    """Return the path of a file or folder inside an installed distribution. Raises SourceError."""
+def locate(source: SourceFile, package: Path) -> Path:
+    """Return the path of a file or folder of the package's or of an installed distribution. Raises SourceError."""
+    if source.distribution is None:
+        return _inside(package, source.path, f"package '{package.name}'")
     try:
         distribution = metadata.distribution(source.distribution)
     except metadata.PackageNotFoundError as exc:
@@ -16,18 +21,17 @@ def locate(source: DistributionFile) -> Path:
             f"the Python distribution '{source.distribution}' is not installed; it carries {source.path}: "
             f"pip install '{source.distribution}'"
         ) from exc
-    root = Path(str(distribution.locate_file("")))
-    path = (root / source.path).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise SourceError(f"path '{source.path}' leads out of the distribution '{source.distribution}'")
-    if not path.exists():
-        raise SourceError(f"'{source.distribution}' {distribution.version} holds no {source.path}")
-    return path
+    holder = f"distribution '{source.distribution}' {distribution.version}"
+    return _inside(Path(str(distribution.locate_file(""))), source.path, holder)
 
 
-def version_of(distribution: str) -> str:
-    """Return the installed version of a distribution, or "absent"."""
+def _inside(root: Path, relative: str, holder: str) -> Path:
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "absent"
+        path = (root / relative).resolve()
+    except (OSError, ValueError) as exc:  # ValueError: a path that no file can have
+        raise SourceError(f"the path '{relative}' is none: {exc}") from exc
+    if not path.is_relative_to(root.resolve()):
+        raise SourceError(f"path '{relative}' leads out of the {holder}")
+    if not path.exists():
+        raise SourceError(f"the {holder} holds no {relative}")
+    return path
