@@ -12,21 +12,16 @@ Shapes: T tokens as they arrive, P tokens without padding, B sentences, D dimens
 length, N sentences and L tokens of the longest.
 """
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders.errors import MissingExtraError
+from builders.onnx.torch_export import IR_VERSION, OPSET, quiet_exporter, strip_metadata
 from builders.sources.checkpoint import EncoderCheckpoint
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-OPSET = 18
-IR_VERSION = 10
 
 INPUT_IDS = "input_ids"
 """INT64 [T], ragged: token ids of all requests one after another; a request of several sentences brings its padding."""
@@ -114,6 +109,7 @@ def export_packed_encoder(checkpoint: EncoderCheckpoint, target: Path) -> None:
     merged = compose.merge_models(unpad, encoder, io_map=io_map, prefix1="unpad/", prefix2="encoder/")
     restore_names(merged, {"unpad/": (INPUT_IDS, TOKEN_COUNT, INPUT_IDS_SHAPE), "encoder/": (EMBEDDING,)})
     merged.producer_name = "tritonfleet"
+    strip_metadata(merged)
     del merged.graph.value_info[:]  # two exporters named the same dimensions differently; ONNX Runtime infers its own
     onnx.checker.check_model(merged)
     onnx.save(merged, target)
@@ -153,7 +149,7 @@ def _export(checkpoint: EncoderCheckpoint) -> "ModelProto":
         raise MissingExtraError(exc.name or "torch", "export") from exc
     module = load_packed_encoder(checkpoint)
     dimensions = ("packed", "batch", "batch", *_BETWEEN[3:])
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             module,
             example_inputs(BUCKETS),
@@ -169,16 +165,3 @@ def _export(checkpoint: EncoderCheckpoint) -> "ModelProto":
     model: ModelProto = program.model_proto
     model.ir_version = IR_VERSION
     return model
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Leave out what PyTorch's exporter says of itself: deprecations inside PyTorch, torchvision being absent."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -10,12 +10,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModel
-from transformers.utils import logging as transformers_logging
+from transformers import AttentionInterface
 
 from builders.sources.checkpoint import EncoderCheckpoint
-
-transformers_logging.disable_progress_bar()  # `pipeline` reports progress; theirs would tear its lines
+from builders.sources.pretrained import POOLER, load_pretrained
 
 _ATTENTION = "tritonfleet_packed"
 _MASKED = -3.0e38
@@ -43,7 +41,7 @@ def _attention(  # noqa: PLR0913, PLR0917 - the signature is transformers' own
 ) -> tuple[Tensor, None]:
     """Attend within each sentence: each bucket of [1, heads, P, d] is padded to [N, heads, L, d] and packed again."""
     heads, tokens, width = query.shape[1], query.shape[2], query.shape[3]
-    flat = [states[0].transpose(0, 1).reshape(tokens, heads * width) for states in (query, key, value)]
+    flat = [states.transpose(1, 2).reshape(tokens, heads * width) for states in (query, key, value)]
     mixed = []
     for bucket in buckets:
         batch, length = bucket.pad_index.shape
@@ -115,10 +113,8 @@ def example_inputs(buckets: int) -> tuple[Tensor, ...]:
 def load_packed_encoder(checkpoint: EncoderCheckpoint) -> PackedEncoder:
     """Return the encoder of `checkpoint`, ready to export. Reads safetensors only."""
     AttentionInterface.register(_ATTENTION, _attention)
-    model = AutoModel.from_pretrained(
-        str(checkpoint.path), attn_implementation=_ATTENTION, use_safetensors=True, local_files_only=True
-    )
-    return PackedEncoder(model.eval(), normalize=checkpoint.normalize).eval()
+    model = load_pretrained("AutoModel", checkpoint.path, attention=_ATTENTION, spare=POOLER)
+    return PackedEncoder(model, normalize=checkpoint.normalize).eval()
 
 
 class ReferenceEncoder:
@@ -128,9 +124,7 @@ class ReferenceEncoder:
     """
 
     def __init__(self, checkpoint: EncoderCheckpoint) -> None:
-        self._model = AutoModel.from_pretrained(
-            str(checkpoint.path), use_safetensors=True, local_files_only=True
-        ).eval()
+        self._model = load_pretrained("AutoModel", checkpoint.path, spare=POOLER)
         self._normalize = checkpoint.normalize
 
     @torch.no_grad()
