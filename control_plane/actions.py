@@ -3,7 +3,8 @@
 `planning` makes actions, `executor` carries them out and answers with outcomes. Actions are imperative, outcomes past.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from control_plane.state import ModelName, Pin, ServerId
 
@@ -15,12 +16,15 @@ class Load:
     `members` are the pins of everything below an ensemble, in dependency order. Triton polls the members of an ensemble
     again when it loads it, and a member whose folder changed since moves to its newest version (measured on 2.51); so
     these are loaded again, each at its pin, right before. That does nothing where nothing changed.
+
+    `targets` are the names of the targets to load, of this model and of its members, where their versions have any.
     """
 
     server: ServerId
     model: ModelName
     version: int
     members: tuple[Pin, ...] = ()
+    targets: Mapping[ModelName, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

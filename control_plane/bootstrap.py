@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from control_plane.adapters.local_fleet import LocalFleet
 from control_plane.adapters.repository import RepositoryFolder
+from control_plane.adapters.signatures import SignatureCheck, open_signature_check
 from control_plane.adapters.store import open_store
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
 from control_plane.api import Access, Parts, create_app
@@ -58,8 +59,12 @@ class RunningControlPlane:
 
 @asynccontextmanager
 async def build_control_plane(settings: Settings, fleet: Fleet) -> AsyncIterator[ControlPlane]:
-    """Open the state file and run the loop over `fleet`. Raises StateFileLockedError, StateFileError."""
-    async with open_store(settings.state_path) as store, _run_loop(settings, fleet, store) as control:
+    """Open the state file and run the loop over `fleet`.
+
+    Raises StateFileLockedError, StateFileError, SettingsError, MissingExtraError.
+    """
+    signatures = _signatures(settings)
+    async with open_store(settings.state_path) as store, _run_loop(settings, fleet, store, signatures) as control:
         yield control
 
 
@@ -71,11 +76,12 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
     Raises SettingsError, PortTakenError, StateFileLockedError, StateFileError, ServerStartError, MissingExtraError.
     """
     settings.validate_binding()
+    signatures = _signatures(settings)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         store = await stack.enter_async_context(open_store(settings.state_path))
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
-        control = await stack.enter_async_context(_run_loop(settings, LocalFleet(fleet.servers()), store))
+        control = await stack.enter_async_context(_run_loop(settings, LocalFleet(fleet.servers()), store, signatures))
         api = await stack.enter_async_context(_answer(control.app, listener))
         yield RunningControlPlane(_url(settings, listener), fleet, control, api)
 
@@ -120,8 +126,10 @@ async def until_one_ends(*tasks: asyncio.Task[None]) -> NoReturn:
 
 
 @asynccontextmanager
-async def _run_loop(settings: Settings, fleet: Fleet, store: DeploymentStore) -> AsyncIterator[ControlPlane]:
-    catalogue = RepositoryFolder(settings.model_repository)
+async def _run_loop(
+    settings: Settings, fleet: Fleet, store: DeploymentStore, signatures: SignatureCheck | None
+) -> AsyncIterator[ControlPlane]:
+    catalogue = RepositoryFolder(settings.model_repository, signatures)
     triton = GrpcTritonControl(fleet.log_of, Deadlines(load_s=settings.load_deadline_s))
     metrics = Metrics()
     timing = Timing(interval_s=settings.reconcile_interval_s)
@@ -199,6 +207,14 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
 def _url(settings: Settings, listener: socket.socket) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{listener.getsockname()[1]}"
+
+
+def _signatures(settings: Settings) -> SignatureCheck | None:
+    """Return the check that the policy asks for. SettingsError, MissingExtraError."""
+    settings.validate_signatures()
+    if settings.signature_policy == "off" or settings.public_key is None:
+        return None
+    return open_signature_check(settings.public_key, required=settings.signature_policy == "require")
 
 
 def _access(settings: Settings) -> Access:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from control_plane.planning import Infeasible, conflicts_with, resolve_pins, resolve_together
+from builders.targets import Precision
+from control_plane.planning import Infeasible, conflicts_with, resolve_pins, resolve_together, wish_conflicts
 from control_plane.ports import Catalogue, DeploymentStore
 from control_plane.state import Deployment, DeploymentName, ModelName, Pin
 
@@ -54,32 +55,59 @@ class Deployments:
         self._writing = asyncio.Lock()
 
     async def create(
-        self, name: DeploymentName, model: ModelName, version: int | None
+        self,
+        name: DeploymentName,
+        model: ModelName,
+        version: int | None,
+        *,
+        precisions: tuple[Precision, ...] = (),
+        allow_unproven: bool = False,
     ) -> Deployment | NameTaken | Infeasible:
         """Store a new deployment of `model` at `version` (None: the newest of now) with all it needs pinned."""
         async with self._writing:
             existing = await self._store.get(name)
             if existing is not None:
                 return NameTaken(existing)
-            pins = await self._pin(name, model, version)
-            if isinstance(pins, Infeasible):
-                return pins
             now = self._now()
-            deployment = Deployment(name, model, version, pins, revision=1, created_at=now, updated_at=now)
-            await self._write(self._store.create, deployment)
+            asked = Deployment(
+                name,
+                model,
+                version,
+                pins=(),
+                revision=1,
+                created_at=now,
+                updated_at=now,
+                precisions=precisions,
+                allow_unproven=allow_unproven,
+            )
+            deployment = await self._pin(asked)
+            if isinstance(deployment, Deployment):
+                await self._write(self._store.create, deployment)
             return deployment
 
     async def redeploy(
-        self, name: DeploymentName, *, together: bool = False
+        self,
+        name: DeploymentName,
+        *,
+        together: bool = False,
+        precisions: tuple[Precision, ...] | None = None,
+        allow_unproven: bool | None = None,
     ) -> Deployment | NotFound | MovesOthers | Infeasible:
         """Pin a deployment again, to the versions published by now, as its next revision.
 
         Others that share a model whose version changes by that are pinned again with it, where `together` allows it.
+        What the deployment allows and wishes stays as it is where it is not given.
         """
         async with self._writing:
             everyone = {entry.name: entry for entry in await self._store.list()}
             if name not in everyone:
                 return NotFound(name)
+            before = everyone[name]
+            everyone[name] = replace(
+                before,
+                precisions=before.precisions if precisions is None else precisions,
+                allow_unproven=before.allow_unproven if allow_unproven is None else allow_unproven,
+            )
             published = await asyncio.to_thread(self._catalogue.read)
             others = [other for other in everyone.values() if other.name != name]
             moved = resolve_together(everyone[name], others, published)
@@ -87,7 +115,7 @@ class Deployments:
                 return moved
             if len(moved) > 1 and not together:
                 reasons = conflicts_with(moved[name].pins, others)
-                return MovesOthers(everyone[name], tuple(other for other in moved if other != name), reasons)
+                return MovesOthers(before, tuple(other for other in moved if other != name), reasons)
             now = self._now()
             after = {it: _next_revision(everyone[it], pinned.pins, now) for it, pinned in moved.items()}
             await self._write(self._store.replace, *after.values())
@@ -111,14 +139,15 @@ class Deployments:
         """Return every deployment, by name."""
         return await self._store.list()
 
-    async def _pin(self, name: DeploymentName, model: ModelName, version: int | None) -> tuple[Pin, ...] | Infeasible:
+    async def _pin(self, asked: Deployment) -> Deployment | Infeasible:
         published = await asyncio.to_thread(self._catalogue.read)
-        answer = resolve_pins(model, version, published)
+        answer = resolve_pins(asked.model, asked.version, published)
         if isinstance(answer, Infeasible):
             return answer
-        others = [other for other in await self._store.list() if other.name != name]
-        conflicts = conflicts_with(answer.pins, others)
-        return Infeasible(conflicts) if conflicts else answer.pins
+        pinned = replace(asked, pins=answer.pins)
+        others = [other for other in await self._store.list() if other.name != asked.name]
+        conflicts = (*conflicts_with(pinned.pins, others), *wish_conflicts(pinned, others, published))
+        return Infeasible(conflicts) if conflicts else pinned
 
     async def _write(self, write: Callable[..., Awaitable[bool]], *deployments: Deployment) -> None:
         # Somebody asks for these models now: what failed before is tried again at once.

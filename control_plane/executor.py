@@ -63,7 +63,8 @@ class Executor:
 
     async def _load(self, server: Server, action: Load) -> None:
         for pin in (*action.members, Pin(action.model, action.version)):
-            config = await asyncio.to_thread(self._catalogue.load_config, pin.model, pin.version)
+            target = action.targets.get(pin.model, "")
+            config = await asyncio.to_thread(self._catalogue.load_config, pin.model, pin.version, target)
             await self._triton.load(server, pin.model, config)
 
 

@@ -22,7 +22,10 @@ class TritonControl(Protocol):
     """Triton's control calls, each with a deadline of its own. All are idempotent."""
 
     async def observe(self, server: Server) -> ObservedServer:
-        """Ask what the server holds. Never raises for a server that does not answer: that is an observation."""
+        """Ask what the server is and holds, and from which file each ready model was loaded.
+
+        Never raises for a server that does not answer: that is an observation.
+        """
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
         """Load `model` with `config` (a whole ModelConfig as JSON) in place of the file's.
@@ -70,8 +73,11 @@ class Catalogue(Protocol):
     def read(self) -> Published:
         """Read every package with its versions and problems."""
 
-    def load_config(self, model: ModelName, version: int) -> str:
-        """Return the `config` of a load call that serves exactly `version`. Raises LoadFailedError with the cause."""
+    def load_config(self, model: ModelName, version: int, target: str = "") -> str:
+        """Return the `config` of a load call that serves exactly `version`, with `target` where it has targets.
+
+        Without a name it is the version's default target. Raises LoadFailedError with the cause.
+        """
 
 
 class DeploymentStore(Protocol):

@@ -84,7 +84,7 @@ class View:
     def status_of(self, deployment: Deployment) -> DeploymentStatus:
         """Return what this pass saw of `deployment`."""
         reasons = self.plan.reasons_against(deployment.name)
-        return deployment_status(deployment, self.observed, self.records, reasons)
+        return deployment_status(deployment, self.observed, self.records, reasons, self.plan.targets_by_place())
 
     def has_seen(self, deployment: Deployment) -> bool:
         """Tell whether this pass began after `deployment` was written."""

@@ -7,7 +7,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,7 +16,16 @@ from control_plane.errors import SettingsError
 
 ENV_PREFIX = "TRITONFLEET_"
 CLIENT_URL_VARIABLE = "TRITONFLEET_URL"
-"""Not a setting of the control plane: where the commands look for one. It may stand in the same environment."""
+OF_COMMANDS = (
+    CLIENT_URL_VARIABLE,
+    "TRITONFLEET_ARTIFACT_STORE",
+    "TRITONFLEET_SIGNING_KEY",
+    "TRITONFLEET_SIGNING_KEY_PEM",
+    "TRITONFLEET_SIGNING_KEY_PASSWORD",
+)
+"""No settings of the control plane: what the commands that ask, build and sign read. They may stand beside them."""
+
+SignaturePolicy = Literal["off", "warn", "require"]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -26,6 +35,9 @@ class Settings(BaseSettings):
 
     `port` 0 takes a free one. The `triton_*_port` are those of the first server, and each further one has them three
     higher (8000, 8001, 8002; 8003, ...); left out, free ports are taken.
+
+    `signature_policy` says what becomes of a version that is not signed with the private part of `public_key` (a PEM
+    file), or was altered since: nothing is looked at (`off`), it is told (`warn`), or it is never loaded (`require`).
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -41,6 +53,8 @@ class Settings(BaseSettings):
     triton_http_port: Port | None = None
     triton_grpc_port: Port | None = None
     triton_metrics_port: Port | None = None
+    signature_policy: SignaturePolicy = "off"
+    public_key: Path | None = None
 
     @property
     def is_loopback(self) -> bool:
@@ -65,16 +79,26 @@ class Settings(BaseSettings):
                 f"{ENV_PREFIX}MODEL_REPOSITORY."
             )
 
+    def validate_signatures(self) -> None:
+        """Refuse to look at signatures without a key. SettingsError."""
+        if self.signature_policy != "off" and self.public_key is None:
+            raise SettingsError(
+                f"{ENV_PREFIX}SIGNATURE_POLICY is {self.signature_policy}, and there is no key to verify with: give "
+                f"the public key's file with {ENV_PREFIX}PUBLIC_KEY."
+            )
+
 
 def load_settings(given: Mapping[str, object] | None = None) -> Settings:
     """Return the settings from the environment, with `given` before it. Raises SettingsError naming every problem."""
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    others = {*known, CLIENT_URL_VARIABLE}
+    others = {*known, *OF_COMMANDS}
     unknown = sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in others)
     if unknown:
         raise SettingsError(f"There is no setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}.")
     try:
-        return Settings(**(given or {}))  # type: ignore[arg-type]  # checked by pydantic, which is the point
+        settings = Settings(**(given or {}))  # type: ignore[arg-type]  # checked by pydantic, which is the point
     except ValidationError as exc:
         problems = [f"{ENV_PREFIX}{'.'.join(map(str, it['loc'])).upper()}: {it['msg']}" for it in exc.errors()]
         raise SettingsError("; ".join(problems) + ".") from exc
+    settings.validate_signatures()
+    return settings

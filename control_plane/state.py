@@ -9,7 +9,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
+from builders.manifest import ManifestTarget
 from builders.model_config import ModelConfig
+from builders.targets import Precision
 
 ServerId = NewType("ServerId", str)
 ModelName = NewType("ModelName", str)
@@ -31,11 +33,18 @@ class Server:
 
     `admin_key` is the secret of its restricted APIs (header `triton-admin-key`; gRPC metadata
     `triton-grpc-protocol-admin-key`), or None where the server restricts nothing. It never appears in `repr`.
+
+    The rest is what whoever registers it says of it: the compute capabilities of its GPUs ("8.9"; none on a CPU), its
+    backends, and the versions of runtimes that do not come with its Triton, by name (`onnxruntime`, `tensorrt_rtx`).
+    Which Triton it is, it says itself (`ObservedServer.triton_version`).
     """
 
     id: ServerId
     endpoints: Endpoints
     admin_key: str | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    backends: frozenset[str] = frozenset()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Like the generated one, without the secret."""
@@ -52,13 +61,26 @@ class ModelState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """One model held at one version."""
+
+    model: ModelName
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedModel:
-    """One row of a server's repository index. `reason` is Triton's, empty where it gives none."""
+    """One row of a server's repository index. `reason` is Triton's, empty where it gives none.
+
+    `filename` is the file that a READY version was loaded from, as the config says that Triton runs it with
+    (`default_model_filename`); empty where it says none, or Triton did not answer that.
+    """
 
     name: ModelName
     version: int
     state: ModelState
     reason: str = ""
+    filename: str = ""
 
 
 class ServerCondition(StrEnum):
@@ -71,28 +93,29 @@ class ServerCondition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObservedServer:
-    """What one server answered when it was last asked. `detail` says why it is not healthy."""
+    """What one server answered when it was last asked. `detail` says why it is not healthy.
+
+    `triton_version` is the server's own ("2.51.0"), empty where it did not answer.
+    """
 
     server: Server
     condition: ServerCondition
     models: tuple[ObservedModel, ...] = ()
     detail: str = ""
+    triton_version: str = ""
 
     def ready_versions(self, model: ModelName) -> frozenset[int]:
         """Versions of `model` that are READY here."""
         return frozenset(row.version for row in self.models if row.name == model and row.state is ModelState.READY)
 
+    def ready_file(self, pin: Pin) -> str | None:
+        """Return the file that the pinned version serves from: empty where not known, None where it is not READY."""
+        rows = (row for row in self.rows_of(pin.model) if row.version == pin.version)
+        return next((row.filename for row in rows if row.state is ModelState.READY), None)
+
     def rows_of(self, model: ModelName) -> tuple[ObservedModel, ...]:
         """Index rows of `model`, by version."""
         return tuple(sorted((row for row in self.models if row.name == model), key=lambda row: row.version))
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """One model held at one version."""
-
-    model: ModelName
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +125,9 @@ class Deployment:
     `pins` holds the model and every member below it, members before the ensembles that call them, so a version that is
     published later is not picked up by itself. `version` is what was asked for; None is "the newest at that time".
     Each rewrite raises `revision`.
+
+    Of a version with several targets, each server gets the one that fits it: of the precision wished most
+    (`precisions`, best first; none is the most precise), and one that was never run only with `allow_unproven`.
     """
 
     name: DeploymentName
@@ -111,6 +137,8 @@ class Deployment:
     revision: int
     created_at: datetime
     updated_at: datetime
+    precisions: tuple[Precision, ...] = ()
+    allow_unproven: bool = False
 
 
 NO_VERSION = 0
@@ -121,11 +149,13 @@ NO_VERSION = 0
 class PublishedConfig:
     """A `config.pbtxt` as it was read. `problems` is why no server could load a model with it, in words.
 
-    `config` is None where the file is missing or does not parse; `problems` then says so.
+    `config` is None where the file is missing or does not parse; `problems` then says so. `warnings` are what is wrong
+    and does not keep it from being loaded.
     """
 
     config: ModelConfig | None
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[ModelName, ...]:
@@ -143,13 +173,15 @@ class PublishedModel:
     """One package of the model repository: its own config, which the next build takes, and its versions.
 
     A build puts the config it was made with into the version (`own`), so that an edit of the package changes nothing
-    that serves. A version made by hand has none; it goes by the package's.
+    that serves. A version made by hand has none; it goes by the package's. `targets` are those of the versions that
+    hold an artifact for each of several kinds of servers, by name; the others are the same everywhere.
     """
 
     name: ModelName
     draft: PublishedConfig
     versions: tuple[int, ...] = ()
     own: Mapping[int, PublishedConfig] = field(default_factory=dict)
+    targets: Mapping[int, Mapping[str, ManifestTarget]] = field(default_factory=dict)
 
     def at(self, version: int) -> PublishedConfig:
         """Return the config that `version` is served with."""
@@ -174,6 +206,11 @@ class Published:
     def get(self, name: ModelName) -> PublishedModel | None:
         """Return the package `name`, or None."""
         return self.models.get(name)
+
+    def targets_of(self, pin: Pin) -> Mapping[str, ManifestTarget]:
+        """Return the targets of a pinned version, by name; empty where it has none or is not here."""
+        package = self.models.get(pin.model)
+        return package.targets.get(pin.version, {}) if package is not None else {}
 
 
 class Result(StrEnum):

@@ -1,42 +1,91 @@
 """The model repository on disk: the real `Catalogue`.
 
-Reads packages, versions and configs through `builders`, and finds beforehand what Triton would answer with nothing but
-"failed to poll". Writes nothing: `builders.publish` is who puts versions here.
+Reads packages, versions, configs and targets through `builders`, and finds beforehand what Triton would answer with
+nothing but "failed to poll", and what is not signed (`signatures`). Writes nothing: `builders.publish` is who puts
+versions here.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from builders import pbtxt
 from builders.errors import ConfigError
-from builders.manifest import version_numbers
+from builders.manifest import MANIFEST_FILENAME, ManifestTarget, read_manifest, version_numbers
 from builders.validate import config_problems
+from control_plane.adapters.signatures import SignatureCheck
 from control_plane.errors import LoadFailedError
 from control_plane.state import ModelName, Published, PublishedConfig, PublishedModel
 
 CONFIG_NAME = "config.pbtxt"
 
+Targets = Mapping[str, ManifestTarget]
+_TARGETS = TypeAdapter(dict[str, ManifestTarget])
+
 
 class RepositoryFolder:
-    """The packages in the folder `root`. Hidden folders and those without a config or a version are none."""
+    """The packages in the folder `root`. Hidden folders and those without a config or a version are none.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    With `signatures`, each version that is not signed or not whole has that as a problem, or as a warning where the
+    check does not require it.
+    """
+
+    def __init__(self, root: Path, signatures: SignatureCheck | None = None) -> None:
+        self._root, self._signatures = root, signatures
 
     def read(self) -> Published:
         """Read every package; a folder that vanishes meanwhile is left out."""
         folders = sorted(self._root.iterdir()) if self._root.is_dir() else []
-        packages = (_read_package(folder) for folder in folders if _may_be_package(folder))
+        packages = (self._read_package(folder) for folder in folders if _may_be_package(folder))
         return Published({package.name: package for package in packages})
 
-    def load_config(self, model: ModelName, version: int) -> str:
-        """Return the config of `version` as JSON with a version policy of exactly that one. LoadFailedError."""
-        own = _own_config(self._root / model, version)
-        path = own if own.exists() else self._root / model / CONFIG_NAME
+    def load_config(self, model: ModelName, version: int, target: str = "") -> str:
+        """Return the config of `version` as JSON with a version policy of exactly that one; see the port.
+
+        The signature is looked at once more: what was altered since the plan was made is not loaded.
+        """
+        folder = self._root / model / str(version)
+        if self._signatures is not None and self._signatures.required and folder.is_dir():
+            problem = self._signatures.problem(folder)
+            if problem:
+                raise LoadFailedError(problem)
+        path = folder / _config_of(folder, target)
+        if not target and not path.exists():
+            path = self._root / model / CONFIG_NAME
         try:
             return pbtxt.to_json(path.read_text(encoding="utf-8"), path=str(path), versions=[version])
         except (ConfigError, OSError, UnicodeDecodeError) as exc:
             raise LoadFailedError(_cannot_read(path, exc)) from exc
+
+    def _read_package(self, folder: Path) -> PublishedModel:
+        versions = _versions(folder)
+        draft = _read_config(folder / CONFIG_NAME, folder.name)
+        own: dict[int, PublishedConfig] = {}
+        targets: dict[int, Targets] = {}
+        for version in versions:
+            path = _own_config(folder, version)
+            config = _read_config(path, folder.name) if path.exists() else draft
+            found = _read_targets(folder / str(version))
+            if isinstance(found, str):
+                config = replace(config, problems=(*config.problems, found))
+            elif found:
+                targets[version] = found
+            config = self._signed(folder / str(version), config)
+            if path.exists() or config != draft:
+                own[version] = config
+        return PublishedModel(ModelName(folder.name), draft, versions, own, targets)
+
+    def _signed(self, version: Path, config: PublishedConfig) -> PublishedConfig:
+        """Return `config` with what is wrong with the version's signature, before all else that is wrong with it."""
+        problem = self._signatures.problem(version) if self._signatures is not None else ""
+        if not problem or self._signatures is None:
+            return config
+        if self._signatures.required:
+            return replace(config, problems=(problem, *config.problems))
+        return replace(config, warnings=(problem, *config.warnings))
 
 
 def _may_be_package(folder: Path) -> bool:
@@ -45,11 +94,41 @@ def _may_be_package(folder: Path) -> bool:
     return (folder / CONFIG_NAME).exists() or (folder / "model.toml").exists() or bool(_versions(folder))
 
 
-def _read_package(folder: Path) -> PublishedModel:
-    versions = _versions(folder)
-    paths = {version: _own_config(folder, version) for version in versions}
-    own = {version: _read_config(path, folder.name) for version, path in paths.items() if path.exists()}
-    return PublishedModel(ModelName(folder.name), _read_config(folder / CONFIG_NAME, folder.name), versions, own)
+def _config_of(version: Path, target: str) -> str:
+    """Return the name of the config that serves `target`; the default target's where none is named."""
+    if not target:
+        return CONFIG_NAME
+    targets = _read_targets(version)
+    if isinstance(targets, str):
+        raise LoadFailedError(targets)
+    if target not in targets:
+        raise LoadFailedError(f"{version} has no target {target}; there are: {', '.join(sorted(targets)) or 'none'}.")
+    return targets[target].config
+
+
+def _read_targets(version: Path) -> Targets | str:
+    """Return the targets that the version's manifest tells of, or what is wrong with it. Without one there are none."""
+    path = version / MANIFEST_FILENAME
+    try:
+        status = path.stat()
+    except OSError:
+        return {}
+    return _parse_targets(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4096)  # every pass of the loop reads every version
+def _parse_targets(path: Path, _inode: int, _changed_ns: int, _bytes: int) -> Targets | str:
+    manifest = read_manifest(path.parent)
+    if manifest is None:
+        return f"{path}: cannot be read by this version of Tritonfleet; publish the version again."
+    try:
+        targets = _TARGETS.validate_python({name: asdict(made) for name, made in manifest.targets.items()})
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        return f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; publish the version again."
+    named = (name for made in targets.values() for name in (made.config, made.filename))
+    strange = next((name for name in named if Path(name).name != name), None)
+    return targets if strange is None else f"{path}: {strange} is no name of a file in the version's folder."
 
 
 def _own_config(folder: Path, version: int) -> Path:

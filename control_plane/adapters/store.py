@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from builders.targets import PRECISIONS
 from control_plane.adapters.state_file import hold, open_engine
 from control_plane.adapters.tables import action_records, deployment_pins, deployments
 from control_plane.errors import StateFileError
@@ -158,6 +159,8 @@ def _columns(deployment: Deployment) -> dict[str, Any]:
         "revision": deployment.revision,
         "created_at": deployment.created_at.isoformat(),
         "updated_at": deployment.updated_at.isoformat(),
+        "precisions": " ".join(deployment.precisions),
+        "allow_unproven": deployment.allow_unproven,
     }
 
 
@@ -170,6 +173,8 @@ def _deployment(row: Row[Any], pins: Iterable[Pin]) -> Deployment:
         revision=row.revision,
         created_at=datetime.fromisoformat(row.created_at),
         updated_at=datetime.fromisoformat(row.updated_at),
+        precisions=tuple(known for word in row.precisions.split() for known in PRECISIONS if known == word),
+        allow_unproven=row.allow_unproven,
     )
 
 

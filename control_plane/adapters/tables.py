@@ -1,6 +1,6 @@
 """The tables of the state file, as SQLAlchemy Core sees them. `migrations` is what makes them; keep the two alike."""
 
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, false
 
 metadata = MetaData()
 
@@ -14,6 +14,9 @@ deployments = Table(
     Column("revision", Integer, nullable=False),
     Column("created_at", String, nullable=False),
     Column("updated_at", String, nullable=False),
+    # Words with a space between them, the most wished first.
+    Column("precisions", String, nullable=False, server_default=""),
+    Column("allow_unproven", Boolean, nullable=False, server_default=false()),
 )
 
 deployment_pins = Table(

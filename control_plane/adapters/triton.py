@@ -7,7 +7,7 @@ that, the one in its index or its log (`triton_log`).
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tritonclient.grpc.aio import InferenceServerClient
@@ -61,14 +61,22 @@ class GrpcTritonControl:
         self._log_of = log_of
         self._deadlines = deadlines or Deadlines()
         self._channels: dict[ServerId, tuple[Server, Any]] = {}
+        self._versions: dict[ServerId, str] = {}
 
     async def observe(self, server: Server) -> ObservedServer:
-        """Read the repository index. A server that does not answer is UNREACHABLE, one that refuses us DEGRADED."""
+        """Read the repository index, and the file of each ready model from the config that Triton runs it with.
+
+        A server that does not answer is UNREACHABLE, one that refuses us DEGRADED. Its Triton's version is asked again
+        when it was away, for then it may have come back as another one.
+        """
         try:
-            return ObservedServer(server, ServerCondition.HEALTHY, await self._index(server))
+            models, version = await self._index(server), await self._version(server)
+            filled = await asyncio.gather(*(self._with_file(server, row) for row in models))
+            return ObservedServer(server, ServerCondition.HEALTHY, tuple(filled), triton_version=version)
         except AdminKeyRefusedError as error:
             return ObservedServer(server, ServerCondition.DEGRADED, detail=str(error))
         except ControlPlaneError as error:
+            self._versions.pop(server.id, None)
             return ObservedServer(server, ServerCondition.UNREACHABLE, detail=str(error))
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
@@ -110,6 +118,7 @@ class GrpcTritonControl:
             return known[1]
         client = InferenceServerClient(server.endpoints.grpc, channel_args=_CHANNEL)
         self._channels[server.id] = (server, client)
+        self._versions.pop(server.id, None)
         if known is not None:
             await known[1].close()
         return client
@@ -122,6 +131,30 @@ class GrpcTritonControl:
         except InferenceServerException as exc:
             raise _translated(exc, server, "read the repository index", deadline_s) from exc
         return tuple(_row(entry) for entry in index.models if entry.version and entry.state)
+
+    async def _version(self, server: Server) -> str:
+        if server.id not in self._versions:
+            client = await self._client(server)
+            deadline_s = self._deadlines.observe_s
+            try:
+                metadata = await client.get_server_metadata(headers=_headers(server), client_timeout=deadline_s)
+            except InferenceServerException as exc:
+                raise _translated(exc, server, "read the server's version", deadline_s) from exc
+            self._versions[server.id] = str(metadata.version)
+        return self._versions[server.id]
+
+    async def _with_file(self, server: Server, row: ObservedModel) -> ObservedModel:
+        """Return `row` with its file. Without one where there is no answer: it may just have been unloaded."""
+        if row.state is not ModelState.READY:
+            return row
+        client = await self._client(server)
+        try:
+            answer = await client.get_model_config(
+                row.name, str(row.version), headers=_headers(server), client_timeout=self._deadlines.observe_s
+            )
+        except InferenceServerException:
+            return row
+        return replace(row, filename=str(answer.config.default_model_filename))
 
     async def _hidden_cause(self, server: Server, model: ModelName, lines: list[str]) -> str:
         """Return the cause from the log of this very call, or else from the index, where one may be from before."""

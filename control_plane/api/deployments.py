@@ -38,8 +38,13 @@ async def create(
     new: schemas.NewDeployment, parts: UsedParts, response: Response, wait: Wait = 0
 ) -> schemas.DeploymentBody:
     """Declare what should serve. Versions are pinned now; a later publish changes nothing until a redeploy."""
-    version = new.version
-    answer = await parts.deployments.create(DeploymentName(new.name), ModelName(new.model), version)
+    answer = await parts.deployments.create(
+        DeploymentName(new.name),
+        ModelName(new.model),
+        new.version,
+        precisions=tuple(new.precisions),
+        allow_unproven=new.allow_unproven,
+    )
     match answer:
         case Deployment():
             return await _answer(parts, answer, response, wait)
@@ -78,11 +83,18 @@ async def redeploy(
     name: Name,
     parts: UsedParts,
     response: Response,
+    changes: schemas.Redeployment | None = None,
     wait: Wait = 0,
     together: Together = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
 ) -> schemas.DeploymentBody:
     """Pin a deployment again, to the newest versions published by now. What serves goes on until the new is ready."""
-    answer = await parts.deployments.redeploy(DeploymentName(name), together=together)
+    given = changes or schemas.Redeployment()
+    answer = await parts.deployments.redeploy(
+        DeploymentName(name),
+        together=together,
+        precisions=None if given.precisions is None else tuple(given.precisions),
+        allow_unproven=given.allow_unproven,
+    )
     match answer:
         case MovesOthers():
             raise _moves_others(answer)

@@ -3,14 +3,29 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from builders.targets import Precision
 from control_plane.planning import DeploymentState
 from control_plane.state import ModelState, ServerCondition
 
 DEPLOYMENT_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 LARGEST_VERSION = 2**31 - 1
+
+
+def _different(precisions: list[Precision]) -> list[Precision]:
+    if len(set(precisions)) < len(precisions):
+        raise ValueError("a precision is named twice")
+    return precisions
+
+
+Precisions = Annotated[
+    list[Precision],
+    AfterValidator(_different),
+    Field(max_length=5, description="Precisions that will do, best first; none is each version's most precise."),
+]
+AllowUnproven = Annotated[bool, Field(description="Whether artifacts that were never run may be loaded.")]
 
 
 class Body(BaseModel):
@@ -29,6 +44,15 @@ class NewDeployment(Body):
     name: Annotated[str, Field(pattern=DEPLOYMENT_NAME)]
     model: Annotated[str, Field(pattern=MODEL_NAME)]
     version: Annotated[int, Field(ge=1, le=LARGEST_VERSION)] | None = None
+    precisions: Precisions = []
+    allow_unproven: AllowUnproven = False
+
+
+class Redeployment(Body):
+    """What changes with a redeploy beside the versions. What is left out, or null, stays as it is."""
+
+    precisions: Precisions | None = None
+    allow_unproven: AllowUnproven | None = None
 
 
 class PinBody(Body):
@@ -39,12 +63,16 @@ class PinBody(Body):
 
 
 class ModelOnServer(Body):
-    """A pinned model on one server: Triton's own state and reason. `state` is null where its index has no such row."""
+    """A pinned model on one server: Triton's own state and reason. `state` is null where its index has no such row.
+
+    `target` is the one of the version's targets that serves; empty where none does, or the version has none.
+    """
 
     model: str
     version: int
     state: ModelState | None
     reason: str
+    target: str
 
 
 class DeploymentOnServer(Body):
@@ -71,6 +99,8 @@ class DeploymentBody(Body):
     model: str
     version: int | None
     pins: list[PinBody]
+    precisions: list[Precision]
+    allow_unproven: bool
     revision: int
     created_at: datetime
     updated_at: datetime
@@ -133,17 +163,18 @@ class TensorBody(Body):
 
 
 class ReadyOn(Body):
-    """A version that a server has ready."""
+    """A version that a server has ready, and from which of its targets, where it has any and is deployed."""
 
     server: str
     version: int
+    target: str
 
 
 class ModelBody(Body):
     """A package of the model repository, as the version that is deployed has it, else the newest.
 
     `problems` is why no server could load that version, or one built from the package as it is now; empty when nothing
-    is wrong.
+    is wrong. `warnings` are what does not keep it from being loaded.
     """
 
     name: str
@@ -153,6 +184,7 @@ class ModelBody(Body):
     inputs: list[TensorBody]
     outputs: list[TensorBody]
     problems: list[str]
+    warnings: list[str]
     ready_on: list[ReadyOn]
     deployments: list[str]
 
@@ -164,12 +196,16 @@ class ModelList(Body):
 
 
 class ActionBody(Body):
-    """One step on one server; a lower `stage` comes first, the same stage is independent. Unloads have no version."""
+    """One step on one server; a lower `stage` comes first, the same stage is independent. Unloads have no version.
+
+    `target` is the one to load; empty where the version has none.
+    """
 
     kind: Literal["load", "unload"]
     server: str
     model: str
     version: int | None
+    target: str
     stage: int
     reason: str
 

@@ -6,7 +6,7 @@ from typing import assert_never
 from builders.model_config import ModelConfig
 from control_plane.actions import Load, Unload
 from control_plane.api import schemas
-from control_plane.planning import DeploymentStatus, Plan, PlannedAction
+from control_plane.planning import DeploymentStatus, Plan, PlannedAction, TargetOnServer
 from control_plane.reconciler import View
 from control_plane.state import Deployment, ObservedServer, PublishedModel, ServerCondition
 
@@ -18,6 +18,8 @@ def deployment_body(deployment: Deployment, status: DeploymentStatus) -> schemas
         model=deployment.model,
         version=deployment.version,
         pins=[schemas.PinBody(model=pin.model, version=pin.version) for pin in deployment.pins],
+        precisions=list(deployment.precisions),
+        allow_unproven=deployment.allow_unproven,
         revision=deployment.revision,
         created_at=deployment.created_at,
         updated_at=deployment.updated_at,
@@ -54,6 +56,7 @@ def model_body(package: PublishedModel, view: View, deployments: Sequence[Deploy
     pinned = {pin.version for entry in deployments for pin in entry.pins if pin.model == package.name}
     shown = package.at(max(pinned, default=package.newest))
     config = shown.config
+    targets = view.plan.targets_by_place()
     return schemas.ModelBody(
         name=package.name,
         backend=(config.backend or config.platform) if config is not None else "",
@@ -62,8 +65,13 @@ def model_body(package: PublishedModel, view: View, deployments: Sequence[Deploy
         inputs=_tensors(config, inputs=True),
         outputs=_tensors(config, inputs=False),
         problems=list(dict.fromkeys((*shown.problems, *package.draft.problems))),
+        warnings=list(shown.warnings),
         ready_on=[
-            schemas.ReadyOn(server=seen.server.id, version=version)
+            schemas.ReadyOn(
+                server=seen.server.id,
+                version=version,
+                target=_serving(targets.get((seen.server.id, package.name)), version),
+            )
             for seen in sorted(view.observed, key=lambda seen: seen.server.id)
             for version in sorted(seen.ready_versions(package.name))
         ],
@@ -95,7 +103,11 @@ def _status_body(status: DeploymentStatus) -> schemas.DeploymentStatusBody:
             reason=server.reason,
             models=[
                 schemas.ModelOnServer(
-                    model=model.pin.model, version=model.pin.version, state=model.state, reason=model.reason
+                    model=model.pin.model,
+                    version=model.pin.version,
+                    state=model.state,
+                    reason=model.reason,
+                    target=model.target,
                 )
                 for model in server.models
             ],
@@ -103,6 +115,10 @@ def _status_body(status: DeploymentStatus) -> schemas.DeploymentStatusBody:
         for server in status.servers
     ]
     return schemas.DeploymentStatusBody(state=status.state, reasons=list(status.reasons), servers=servers)
+
+
+def _serving(choice: TargetOnServer | None, version: int) -> str:
+    return choice.serving if choice is not None and choice.version == version else ""
 
 
 def _tensors(config: ModelConfig | None, *, inputs: bool) -> list[schemas.TensorBody]:
@@ -121,6 +137,7 @@ def _action_body(step: PlannedAction) -> schemas.ActionBody:
                 server=action.server,
                 model=action.model,
                 version=action.version,
+                target=action.targets.get(action.model, ""),
                 stage=step.stage,
                 reason=step.reason,
             )
@@ -130,6 +147,7 @@ def _action_body(step: PlannedAction) -> schemas.ActionBody:
                 server=action.server,
                 model=action.model,
                 version=None,
+                target="",
                 stage=step.stage,
                 reason=step.reason,
             )

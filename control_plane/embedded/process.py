@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 import secrets
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
+from control_plane.embedded.facts import host_facts
 from control_plane.embedded.health import is_up
 from control_plane.embedded.launch import Folder, ServerRun, clear_run
 from control_plane.embedded.layout import Layout, build_layout
@@ -24,6 +26,7 @@ from control_plane.state import Endpoints, Server
 _START_POLL_S = 0.05
 _START_PROBE_S = 2.0
 _TAIL_LINES = 20
+_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 class ServerProcess:
@@ -64,7 +67,15 @@ class ServerProcess:
         """How the control plane reaches it. ServerStartError before it has ports."""
         if self._endpoints is None:
             raise ServerStartError(f"Server '{self.spec.id}' has no ports before it was started.")
-        return Server(id=self.spec.id, endpoints=self._endpoints, admin_key=self._admin_key)
+        facts = host_facts(dict(self.spec.extra_env).get(_VISIBLE_GPUS, os.environ.get(_VISIBLE_GPUS)))
+        return Server(
+            id=self.spec.id,
+            endpoints=self._endpoints,
+            admin_key=self._admin_key,
+            compute_capabilities=facts.compute_capabilities,
+            backends=facts.backends,
+            versions=facts.versions,
+        )
 
     def claim(self) -> None:
         """Take the folder's lock. ServerStartError when another process holds it."""

@@ -8,6 +8,7 @@ from control_plane.planning.pins import Infeasible, Pinned, conflicts_with, reso
 from control_plane.planning.plan import InfeasibleDeployment, Plan, PlannedAction, Waiting
 from control_plane.planning.retry import held_back, next_retry, retry_delay_s
 from control_plane.planning.status import DeploymentState, DeploymentStatus, ServerStatus, deployment_status
+from control_plane.planning.targets import TargetOnServer, Wishes, wish_conflicts
 
 __all__ = [
     "DeploymentState",
@@ -18,7 +19,9 @@ __all__ = [
     "Plan",
     "PlannedAction",
     "ServerStatus",
+    "TargetOnServer",
     "Waiting",
+    "Wishes",
     "conflicts_with",
     "deployment_status",
     "held_back",
@@ -27,4 +30,5 @@ __all__ = [
     "resolve_pins",
     "resolve_together",
     "retry_delay_s",
+    "wish_conflicts",
 ]

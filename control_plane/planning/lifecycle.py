@@ -6,6 +6,8 @@ managed: one that no deployment pins is unloaded. Only healthy servers get actio
 - Members are loaded before the ensembles that call them, and unloaded after them.
 - A wrong version is replaced by a load, never by an unload and a load: Triton keeps the old one up meanwhile.
 - An ensemble whose member is loaded anew is loaded anew after it. A model on its way is left alone.
+- Of a version with several targets a server gets the one that fits it (`targets`). Which one it serves is observed, so
+  a wish that changed is a load like any other. One that nothing fits is not loaded; what serves is left alone.
 - A member goes only when no deployment pins it, and not while a live ensemble is being reloaded, whose running form
   may still call it.
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from control_plane.actions import Load, Unload
 from control_plane.planning.pins import conflicts_with, dependency_levels
 from control_plane.planning.plan import InfeasibleDeployment, Plan, PlannedAction, Waiting
+from control_plane.planning.targets import TargetOnServer, Wishes, choose_targets, wish_conflicts, wishes_of
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -42,14 +45,17 @@ def plan_lifecycle(
     desired = _desire(deployments, published)
     steps: list[PlannedAction] = []
     waiting: list[Waiting] = []
+    targets: list[TargetOnServer] = []
     for server in sorted(observed, key=lambda entry: entry.server.id):
         if server.condition is ServerCondition.HEALTHY:
-            work = _ServerWork(server, desired, published, held or {})
+            chosen = choose_targets(server, desired.pins.values(), desired.wishes, published)
+            work = _ServerWork(server, desired, published, held or {}, chosen)
             work.plan_loads()
             work.plan_unloads()
             steps.extend(sorted(work.steps, key=lambda step: (step.stage, step.action.model)))
             waiting.extend(work.waiting)
-    return Plan(tuple(steps), tuple(waiting), desired.infeasible)
+            targets.extend(chosen[model] for model in sorted(chosen))
+    return Plan(tuple(steps), tuple(waiting), desired.infeasible, tuple(targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class _Desired:
     """All deployments together: one pin per model with who needs it, who calls whom, and why some cannot be loaded."""
 
     pins: Mapping[ModelName, Pin]
+    wishes: Mapping[ModelName, Wishes]
     needed_by: Mapping[ModelName, tuple[DeploymentName, ...]]
     members: Mapping[ModelName, tuple[ModelName, ...]]
     unloadable: Mapping[ModelName, str]
@@ -79,11 +86,11 @@ class _Desired:
 
 
 def _desire(deployments: Iterable[Deployment], published: Published) -> _Desired:
-    """Merge the deployments, the oldest first: of two that pin one model differently, the later is infeasible."""
+    """Merge the deployments, the oldest first: of two that want one model differently, the later is infeasible."""
     accepted: list[Deployment] = []
     infeasible: dict[DeploymentName, tuple[str, ...]] = {}
     for deployment in sorted(deployments, key=lambda entry: (entry.created_at, entry.name)):
-        conflicts = conflicts_with(deployment.pins, accepted)
+        conflicts = conflicts_with(deployment.pins, accepted) or wish_conflicts(deployment, accepted, published)
         if conflicts:
             infeasible[deployment.name] = conflicts
         else:
@@ -96,6 +103,7 @@ def _desire(deployments: Iterable[Deployment], published: Published) -> _Desired
             infeasible[deployment.name] = reasons
     return _Desired(
         pins=pins,
+        wishes=wishes_of(accepted),
         needed_by={
             name: tuple(sorted(entry.name for entry in accepted if any(pin.model == name for pin in entry.pins)))
             for name in pins
@@ -155,6 +163,7 @@ class _ServerWork:
     desired: _Desired
     published: Published
     held: Mapping[tuple[ServerId, ModelName], ActionRecord]
+    chosen: Mapping[ModelName, TargetOnServer]
     steps: list[PlannedAction] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     unsettled: set[ModelName] = field(default_factory=set)
@@ -174,7 +183,8 @@ class _ServerWork:
                     self.waiting.append(Waiting(self.seen.server.id, model, block))
                     continue
                 self.loading.add(model)
-                load = Load(self.seen.server.id, model, pin.version, self.desired.below(model))
+                below = self.desired.below(model)
+                load = Load(self.seen.server.id, model, pin.version, below, self._targets(pin, *below))
                 self.steps.append(PlannedAction(load, reason, stage))
 
     def plan_unloads(self) -> None:
@@ -202,7 +212,12 @@ class _ServerWork:
         if self._serves(pin):
             anew = [name for name in self.desired.members[pin.model] if name in self.loading]
             return f"Its member {_names(anew)} is loaded anew." if anew else None
-        if ready := self.seen.ready_versions(pin.model):
+        ready = self.seen.ready_versions(pin.model)
+        if ready == {pin.version}:
+            choice = self.chosen[pin.model]
+            serving = f"Target {choice.serving}" if choice.serving else "Another file"
+            return f"{serving} is ready, target {choice.target or 'that fits'} is {needed}."
+        if ready:
             return f"Version {_names(sorted(ready))} is ready, version {pin.version} is {needed}."
         failed = next((row for row in self.seen.rows_of(pin.model) if row.version == pin.version and row.reason), None)
         if failed is not None and failed.state is ModelState.UNAVAILABLE and failed.reason != "unloaded":
@@ -213,16 +228,30 @@ class _ServerWork:
         """Why `pin`, which is not as it should be, is left alone now; empty when it should be loaded."""
         if pin.model in self.desired.unloadable:
             return self.desired.unloadable[pin.model]
+        if refusal := self._refused(pin):
+            return f"Model '{pin.model}': {refusal}"
         if any(row.state is ModelState.LOADING for row in self.seen.rows_of(pin.model)):
             return "Triton is loading it."
         record = self.held.get((self.seen.server.id, pin.model))
         if record is not None and record.version == pin.version and not self._serves(pin):
             return _held_back(record)
+        refused = [it.model for it in self.desired.below(pin.model) if self._refused(it)]
+        if refused:
+            return f"Its member {_names(refused)} has no target that fits this server."
         missing = [name for name in self.desired.members[pin.model] if name in self.unsettled - self.loading]
         return f"Its member {_names(missing)} is not ready." if missing else ""
 
     def _serves(self, pin: Pin) -> bool:
-        return self.seen.ready_versions(pin.model) == {pin.version}
+        choice = self.chosen.get(pin.model)
+        return self.seen.ready_versions(pin.model) == {pin.version} and (choice is None or choice.serves)
+
+    def _refused(self, pin: Pin) -> str:
+        """Why none of the targets of `pin` fits the server; empty where one does, or it has none."""
+        choice = self.chosen.get(pin.model)
+        return choice.problem if choice is not None else ""
+
+    def _targets(self, *pins: Pin) -> dict[ModelName, str]:
+        return {pin.model: self.chosen[pin.model].target for pin in pins if pin.model in self.chosen}
 
     def _unload_levels(self, models: set[ModelName]) -> tuple[tuple[ModelName, ...], ...]:
         """Levels of `models`, callers first. A model that is not published any more may call any, so it goes first."""

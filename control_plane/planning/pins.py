@@ -4,10 +4,11 @@ Pure. `deployments` asks when one is written; `lifecycle` then holds the fleet t
 served is an answer with every reason at once, never an exception.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
+from control_plane.planning.targets import wish_conflicts
 from control_plane.state import NO_VERSION, Deployment, DeploymentName, ModelName, Pin, Published, PublishedConfig
 
 
@@ -124,11 +125,12 @@ def conflicts_with(pins: Iterable[Pin], others: Iterable[Deployment]) -> tuple[s
 
 
 def resolve_together(
-    deployment: Deployment, others: Iterable[Deployment], published: Published
+    deployment: Deployment, others: Sequence[Deployment], published: Published
 ) -> dict[DeploymentName, Pinned] | Infeasible:
     """Pin `deployment` anew, and with it each of `others` that would be in the way, and those in the way of these.
 
-    What a shared model moves for one deployment it moves for all, so none of them could ever be moved alone.
+    What a shared model moves for one deployment it moves for all, so none of them could ever be moved alone. Wishes for
+    other precisions do not move: they contradict each other.
     """
     staying = {other.name: other for other in others}
     joining, moved = [deployment], dict[DeploymentName, Pinned]()
@@ -146,7 +148,27 @@ def resolve_together(
         joining = [other for _, other in sorted(staying.items()) if conflicts_with(pins, [other])]
         for other in joining:
             del staying[other.name]
+    reasons.extend(_wishes_against(deployment, others, moved, published))
     return Infeasible(tuple(reasons)) if reasons else moved
+
+
+def _wishes_against(
+    deployment: Deployment,
+    others: Iterable[Deployment],
+    moved: Mapping[DeploymentName, Pinned],
+    published: Published,
+) -> tuple[str, ...]:
+    """Why `deployment` and those that move with it cannot be served beside each other and the rest as they wish."""
+    everyone = [
+        replace(entry, pins=moved[entry.name].pins) if entry.name in moved else entry for entry in (deployment, *others)
+    ]
+    told = list(wish_conflicts(everyone[0], everyone[1:], published))
+    for index, entry in enumerate(everyone[1:], 1):
+        if entry.name in moved:
+            rest = [*everyone[1:index], *everyone[index + 1 :]]
+            reasons = wish_conflicts(entry, rest, published)
+            told.extend(f"Deployment '{entry.name}' would move with it: {reason}" for reason in reasons)
+    return tuple(told)
 
 
 def _contradictions(entry: Deployment, pins: Iterable[Pin], moved: Mapping[DeploymentName, Pinned]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Made by `lifecycle`; carried out by `executor`; shown by `api`.
 from dataclasses import dataclass
 
 from control_plane.actions import Action
+from control_plane.planning.targets import TargetOnServer
 from control_plane.state import DeploymentName, ModelName, ServerId
 
 
@@ -37,11 +38,15 @@ class InfeasibleDeployment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done now. Steps are sorted by server, then stage, then model."""
+    """What should be done now. Steps are sorted by server, then stage, then model.
+
+    `targets` tells which target of each pinned version that has several a server should serve, by server and model.
+    """
 
     steps: tuple[PlannedAction, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     infeasible: tuple[InfeasibleDeployment, ...] = ()
+    targets: tuple[TargetOnServer, ...] = ()
 
     def by_server(self) -> dict[ServerId, tuple[PlannedAction, ...]]:
         """Group the steps by the server they are for, each in order."""
@@ -49,6 +54,10 @@ class Plan:
         for step in self.steps:
             grouped.setdefault(step.action.server, []).append(step)
         return {server: tuple(steps) for server, steps in grouped.items()}
+
+    def targets_by_place(self) -> dict[tuple[ServerId, ModelName], TargetOnServer]:
+        """Return `targets` by server and model."""
+        return {(choice.server, choice.model): choice for choice in self.targets}
 
     def reasons_against(self, name: DeploymentName) -> tuple[str, ...]:
         """Why the deployment `name` is infeasible; empty when it is not."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from builders.targets import Precision
+from control_plane.planning.targets import TargetOnServer
 from control_plane.state import (
     ActionRecord,
     Deployment,
@@ -39,11 +41,15 @@ SETTLED = frozenset({DeploymentState.SERVING, DeploymentState.DEGRADED, Deployme
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One pinned model on one server. `state` is Triton's, or None where its index does not know the version."""
+    """One pinned model on one server. `state` is Triton's, or None where its index does not know the version.
+
+    `target` is the one that serves; empty where nothing does, or the version has no targets.
+    """
 
     pin: Pin
     state: ModelState | None
     reason: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,15 @@ def deployment_status(
     observed: Iterable[ObservedServer],
     records: Mapping[tuple[ServerId, ModelName], ActionRecord],
     infeasible: tuple[str, ...] = (),
+    targets: Mapping[tuple[ServerId, ModelName], TargetOnServer] | None = None,
 ) -> DeploymentStatus:
-    """Return the state of `deployment`. `infeasible` are the plan's reasons against it (`Plan.reasons_against`)."""
+    """Return the state of `deployment`.
+
+    `infeasible` are the plan's reasons against it (`Plan.reasons_against`), `targets` its `targets_by_place`.
+    """
     ordered = sorted(observed, key=lambda entry: entry.server.id)
-    servers = tuple(_on_server(deployment, entry, records) for entry in ordered)
+    places = (_Place(entry, deployment.precisions, records, targets or {}) for entry in ordered)
+    servers = tuple(_on_server(deployment, place) for place in places)
     states = {server.state for server in servers}
     return DeploymentStatus(_overall(states, infeasible), infeasible, servers)
 
@@ -91,33 +102,60 @@ def _overall(states: set[DeploymentState], infeasible: tuple[str, ...]) -> Deplo
     return DeploymentState.PENDING
 
 
-def _on_server(
-    deployment: Deployment, seen: ObservedServer, records: Mapping[tuple[ServerId, ModelName], ActionRecord]
-) -> ServerStatus:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One server, with what is wished, what was done and what was chosen for it.
+
+    A choice by other precisions is one from before a redeploy, or of a deployment that contradicts this one.
+    """
+
+    seen: ObservedServer
+    precisions: tuple[Precision, ...]
+    records: Mapping[tuple[ServerId, ModelName], ActionRecord]
+    targets: Mapping[tuple[ServerId, ModelName], TargetOnServer]
+
+    def choice(self, pin: Pin) -> TargetOnServer | None:
+        """Return what was chosen for `pin`; None where its version has no targets."""
+        found = self.targets.get((self.seen.server.id, pin.model))
+        return found if found is not None and found.version == pin.version else None
+
+    def serves(self, pin: Pin) -> bool:
+        """Tell whether the pinned version, and no other, serves from the target that it should."""
+        choice = self.choice(pin)
+        as_wished = choice is None or (choice.serves and choice.wishes.precisions == self.precisions)
+        return self.seen.ready_versions(pin.model) == {pin.version} and as_wished
+
+    def failure(self, pin: Pin) -> str:
+        """Why `pin`, which does not serve, was not or could not be loaded; empty where it may be on its way."""
+        choice = self.choice(pin)
+        if choice is not None and choice.problem and choice.wishes.precisions == self.precisions:
+            return choice.problem
+        record = self.records.get((self.seen.server.id, pin.model))
+        failed = record is not None and record.result is Result.FAILED and record.version == pin.version
+        return record.reason if failed and record is not None else ""
+
+
+def _on_server(deployment: Deployment, place: _Place) -> ServerStatus:
+    seen = place.seen
     if seen.condition is not ServerCondition.HEALTHY:
         return ServerStatus(seen.server.id, DeploymentState.PENDING, f"{seen.condition}: {seen.detail}", ())
-    models = tuple(_on_model(pin, seen, records.get((seen.server.id, pin.model))) for pin in deployment.pins)
-    if all(seen.ready_versions(pin.model) == {pin.version} for pin in deployment.pins):
+    models = tuple(_on_model(pin, place) for pin in deployment.pins)
+    waited_for = [pin for pin in deployment.pins if not place.serves(pin)]
+    if not waited_for:
         return ServerStatus(seen.server.id, DeploymentState.SERVING, "", models)
-    for pin in deployment.pins:
-        record = records.get((seen.server.id, pin.model))
-        if _failed(record, pin) and seen.ready_versions(pin.model) != {pin.version}:
-            assert record is not None  # noqa: S101 - said by _failed, which mypy cannot see
-            reason = f"Model '{pin.model}': {record.reason}"
+    for pin in waited_for:
+        if failure := place.failure(pin):
+            reason = f"Model '{pin.model}': {failure}"
             return ServerStatus(seen.server.id, DeploymentState.FAILED, reason, models)
-    on_way = [pin.model for pin in deployment.pins if seen.ready_versions(pin.model) != {pin.version}]
-    return ServerStatus(seen.server.id, DeploymentState.PROGRESSING, f"Not ready yet: {', '.join(on_way)}.", models)
+    on_way = ", ".join(pin.model for pin in waited_for)
+    return ServerStatus(seen.server.id, DeploymentState.PROGRESSING, f"Not ready yet: {on_way}.", models)
 
 
-def _on_model(pin: Pin, seen: ObservedServer, record: ActionRecord | None) -> ModelStatus:
-    row = next((row for row in seen.rows_of(pin.model) if row.version == pin.version), None)
+def _on_model(pin: Pin, place: _Place) -> ModelStatus:
+    row = next((row for row in place.seen.rows_of(pin.model) if row.version == pin.version), None)
     state = row.state if row is not None else None
-    if state is ModelState.READY:
-        return ModelStatus(pin, state, "")
-    if record is not None and _failed(record, pin):
-        return ModelStatus(pin, state, record.reason)
-    return ModelStatus(pin, state, row.reason if row is not None else "")
-
-
-def _failed(record: ActionRecord | None, pin: Pin) -> bool:
-    return record is not None and record.result is Result.FAILED and record.version == pin.version
+    choice = place.choice(pin)
+    target = choice.serving if choice is not None else ""
+    if place.serves(pin) or (state is ModelState.READY and choice is None):
+        return ModelStatus(pin, state, "", target)
+    return ModelStatus(pin, state, place.failure(pin) or (row.reason if row is not None else ""), target)

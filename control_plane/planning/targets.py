@@ -1,0 +1,105 @@
+"""Which target of a version each server gets, from what the deployments wish, what the server is and what it holds.
+
+Pure. `builders.selection` chooses; here the wishes of the deployments that share a model are merged, or told as a
+conflict, and the choice is compared with the file that the server says it serves from. `lifecycle` loads by the answer.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from builders.releases import release_of
+from builders.selection import Refusal, ServerFacts, select
+from builders.targets import Precision
+from control_plane.state import Deployment, ModelName, ObservedServer, Pin, Published, ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What may be loaded of a model: precisions, best first (none: the most precise), and what was never run."""
+
+    precisions: tuple[Precision, ...] = ()
+    allow_unproven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOnServer:
+    """The target of a version that a server should serve, and the one that it serves, by name.
+
+    `target` is empty where none fits; `problem` then says why of each. `serving` is empty where the version is not
+    ready, or serves from a file of no target. `wishes` are those it was chosen by.
+    """
+
+    server: ServerId
+    model: ModelName
+    version: int
+    wishes: Wishes
+    target: str
+    serving: str
+    problem: str = ""
+
+    @property
+    def serves(self) -> bool:
+        """Whether what should serve is what serves."""
+        return bool(self.target) and self.target == self.serving
+
+
+def wishes_of(deployments: Iterable[Deployment]) -> dict[ModelName, Wishes]:
+    """Merge the wishes for each model that `deployments`, which do not contradict each other, pin.
+
+    What is unproven is allowed where every one of them allows it.
+    """
+    merged: dict[ModelName, Wishes] = {}
+    for deployment in deployments:
+        for pin in deployment.pins:
+            before = merged.get(pin.model, Wishes(deployment.precisions, allow_unproven=True))
+            allowed = before.allow_unproven and deployment.allow_unproven
+            merged[pin.model] = Wishes(before.precisions, allowed)
+    return merged
+
+
+def wish_conflicts(deployment: Deployment, others: Iterable[Deployment], published: Published) -> tuple[str, ...]:
+    """Why `deployment` cannot be served beside `others`: they wish other precisions of a model with several targets."""
+    with_targets = {pin.model for pin in deployment.pins if published.targets_of(pin)}
+    return tuple(
+        f"Deployment '{other.name}' wishes model '{pin.model}' in {_told(other)}, this one in {_told(deployment)}; "
+        "a server holds one target of a model."
+        for other in sorted(others, key=lambda other: other.name)
+        for pin in other.pins
+        if pin.model in with_targets and other.precisions != deployment.precisions
+    )
+
+
+def choose_targets(
+    seen: ObservedServer, pins: Iterable[Pin], wishes: Mapping[ModelName, Wishes], published: Published
+) -> dict[ModelName, TargetOnServer]:
+    """Choose for every pinned version that has targets."""
+    return {pin.model: _choose(seen, pin, wishes[pin.model], published) for pin in pins if published.targets_of(pin)}
+
+
+def _choose(seen: ObservedServer, pin: Pin, wishes: Wishes, published: Published) -> TargetOnServer:
+    targets, server = published.targets_of(pin), seen.server
+    facts = ServerFacts(
+        server.compute_capabilities, release_of(seen.triton_version), server.backends, dict(server.versions)
+    )
+    answer = select(targets, facts, precisions=wishes.precisions, allow_unproven=wishes.allow_unproven)
+    if isinstance(answer, Refusal):
+        problem = f"version {pin.version} is not loaded here: {answer.sentence}."
+        return TargetOnServer(
+            server.id, pin.model, pin.version, wishes, "", _serving(seen, pin, published, ""), problem
+        )
+    serving = _serving(seen, pin, published, answer.name)
+    return TargetOnServer(server.id, pin.model, pin.version, wishes, answer.name, serving)
+
+
+def _serving(seen: ObservedServer, pin: Pin, published: Published, believed: str) -> str:
+    """Return the target whose file the pinned version is served from; `believed` where the server does not say."""
+    filename = seen.ready_file(pin)
+    if filename is None:
+        return ""
+    if not filename:
+        return believed
+    return next((name for name, made in sorted(published.targets_of(pin).items()) if made.filename == filename), "")
+
+
+def _told(deployment: Deployment) -> str:
+    return " or ".join(deployment.precisions) or "its most precise target"
