@@ -1,5 +1,13 @@
-"""`tritonfleet build`: makes the versions of model packages, with progress, and shows what was made and proven."""
+"""`tritonfleet build` and `tritonfleet publish`: artifacts and versions of model packages, with progress and tables.
 
+`build_tables` says what was made. Exit codes beside the usual ones: 4 where all that this machine can do is done, and a
+required target waits for another machine.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,12 +15,30 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from builders.errors import BuildError, SpecError
-from builders.pipeline import BuildResult, build, observe_package
+from builders.errors import BuildError, MissingTargetError, SpecError
+from builders.host import observe_host
+from builders.pbtxt import parse_config
+from builders.pipeline import Builder, BuildResult, build, builder_of, publish_package
 from builders.pipeline import Progress as BuildProgress
-from builders.plan import BuildPlan, plan_build
-from builders.spec import find_packages
+from builders.plan import Failed, plan_build
+from builders.spec import CONFIG_FILENAME, find_packages
+from builders.targets import Target, why_not_built_here
+from control_plane.adapters.engine_runner import engine_runner_of
 from control_plane.cli import output
+from control_plane.cli.build_tables import build_data, build_table, candidates_table, plan_data, plan_table
+
+PENDING = 4
+"""Exit code: this machine's part is done; something required needs another machine."""
+
+DEFAULT_REPOSITORY = Path("model_repository")
+
+
+def _complete(incomplete: str) -> list[str]:
+    try:
+        return [name for name in find_packages(DEFAULT_REPOSITORY) if name.startswith(incomplete)]
+    except SpecError:
+        return []
+
 
 Repository = Annotated[
     Path,
@@ -20,63 +46,175 @@ Repository = Annotated[
         "--model-repository", "-r", envvar="TRITONFLEET_MODEL_REPOSITORY", help="Folder that holds the packages."
     ),
 ]
-DEFAULT_REPOSITORY = Path("model_repository")
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="TRITONFLEET_ARTIFACT_STORE",
+        help="Artifact store that builders share: a folder or s3://bucket/prefix. Default: beside the repository.",
+        show_default=False,
+    ),
+]
+Packages = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Packages to build, an ensemble's members with it; all where left out.",
+        show_default=False,
+        autocompletion=_complete,
+    ),
+]
 
 
 def command(
-    packages: Annotated[
-        list[str] | None,
-        typer.Argument(help="Packages to build; all of the repository when left out.", show_default=False),
-    ] = None,
+    packages: Packages = None,
+    every: Annotated[bool, typer.Option("--all", help="Build every package (as without names).")] = False,
     repository: Repository = DEFAULT_REPOSITORY,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be built and why; build nothing.")] = False,
+    store: Store = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", help="Make only this target, e.g. tensorrt-sm_90-fp16; publish nothing. Repeatable."
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Make only the i-th of n parts of the targets, as i/n; publish nothing.")
+    ] = None,
+    no_publish: Annotated[
+        bool, typer.Option("--no-publish", help="Put artifacts into the store; publish nothing.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show the steps, what is cached, and why not; build nothing.")
+    ] = False,
+    candidates: Annotated[bool, typer.Option("--candidates", help="Show every candidate that was measured.")] = False,
     as_json: output.AsJson = False,
 ) -> None:
     """Build model packages into versions that Triton can load.
 
-    A package is a folder with a model.toml. Its version is exported, proven against the source on the golden set,
-    and renamed into place with a manifest of digests. Unchanged packages are left alone.
+    A package is a folder with a model.toml. What this machine can make is made, proven against the source, measured,
+    and kept in the artifact store; the rest is listed with what it needs. Where nothing required is missing, a version
+    is assembled and renamed into place. What is unchanged is left alone.
 
     Example: tritonfleet build sentence_encoder
     """
+    if every and packages:
+        raise typer.BadParameter("name packages, or give --all; not both")
+    builder = _builder(repository, store)
     names = _chosen(repository, packages or [])
+    work = _work(builder, names, targets or [], shard)
     if plan:
-        _show_plans([plan_build(observe_package(repository, name)) for name in names], as_json=as_json)
+        plans = [plan_build(builder.observe(name), work.get(name)) for name in names]
+        if as_json:
+            output.print_json([plan_data(each) for each in plans])
+        else:
+            output.show(plan_table(plans))
         return
-    results, errors = _build_each(repository, names)
+    release = not (no_publish or targets or shard)
+    done = _build_each(builder, names, work, release=release)
+    _report(done, candidates=candidates, as_json=as_json)
+    if release and any(result.plan.blocked for result in done.results):
+        raise typer.Exit(PENDING)
+
+
+def publish(
+    packages: Packages = None,
+    repository: Repository = DEFAULT_REPOSITORY,
+    store: Store = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Assemble versions from what is in the artifact store, and publish them; build nothing.
+
+    Refused while a target that the package requires is missing. A published version is never changed.
+
+    Example: tritonfleet publish sentence_encoder --store s3://artifacts/models
+    """
+    builder = _builder(repository, store)
+    done = _Done([], [])
+    for name in _chosen(repository, packages or []):
+        try:
+            done.results.append(publish_package(builder, name))
+        except BuildError as exc:
+            done.errors.append(exc)
+    _report(done, candidates=False, as_json=as_json)
+
+
+def build_model(repository: Path, model: str, store: str | None = None) -> list[BuildResult]:
+    """Build a package and, where it is an ensemble, its members, drawing progress on standard error.
+
+    The first error is raised at the end.
+    """
+    done = _build_each(_builder(repository, store), _chosen(repository, [model]), {}, release=True)
+    _raise_first(done.errors)
+    return done.results
+
+
+def _builder(repository: Path, store: str | None) -> Builder:
+    """Return a Builder with what the environment gives it: a key to sign with, a key to trust, a GPU to prove on."""
+    from control_plane.cli.signature import PUBLIC_KEY_VARIABLE, sign_from_environment  # noqa: PLC0415 - imports us
+
+    trusted = None
+    if os.environ.get(PUBLIC_KEY_VARIABLE):
+        from builders.supply_chain.keys import read_public_key  # noqa: PLC0415 - of the extra `signing`
+
+        trusted = read_public_key(Path(os.environ[PUBLIC_KEY_VARIABLE]))
+    runner = engine_runner_of(observe_host())
+    return replace(builder_of(repository, store), sign=sign_from_environment(), engine_runner=runner, trusted=trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    results: list[BuildResult]
+    errors: list[BuildError]
+
+
+def _report(done: _Done, *, candidates: bool, as_json: bool) -> None:
     if as_json:
-        output.print_json([_as_data(result) for result in results])
-    elif results:
-        output.show(built_table(results))
-    _raise_first(errors)
+        output.print_json([build_data(result) for result in done.results])
+    elif done.results:
+        output.show(build_table(done.results))
+        if candidates:
+            output.show(candidates_table(done.results))
+    _raise_first(done.errors)
 
 
-def build_all(repository: Path) -> list[BuildResult]:
-    """Build every package of `repository`, drawing progress on standard error. The first error is raised at the end."""
-    results, errors = _build_each(repository, _chosen(repository, []))
-    _raise_first(errors)
-    return results
-
-
-def _build_each(repository: Path, names: tuple[str, ...]) -> tuple[list[BuildResult], list[BuildError]]:
+def _build_each(
+    builder: Builder, names: tuple[str, ...], work: dict[str, frozenset[Target]], *, release: bool
+) -> _Done:
     """Build `names` one after another; one that cannot be built does not keep the others from it."""
-    results: list[BuildResult] = []
-    errors: list[BuildError] = []
+    done = _Done([], [])
     with _progress() as progress:
         for name in names:
             task = progress.add_task(escape(name), total=None, doing="")
 
             def report(step: BuildProgress, task: Any = task) -> None:  # noqa: ANN401 - rich's own id type
-                progress.update(task, total=step.total or None, completed=step.done, doing=step.step)
+                progress.update(task, total=step.total or None, completed=step.done, doing=escape(step.step))
 
+            reporting = replace(builder, report=report)
             try:
-                results.append(build(repository, name, report))
+                result = build(reporting, name, work.get(name), release=release)
             except BuildError as exc:
                 progress.update(task, total=1, completed=0, doing="[red]failed")
-                errors.append(exc)
-            else:
-                progress.update(task, total=1, completed=1, doing="built" if results[-1].built else "up to date")
-    return results, errors
+                done.errors.append(exc)
+                continue
+            done.results.append(result)
+            done.errors.extend(_failures(result))
+            progress.update(task, total=1, completed=1, doing="built" if result.made else "up to date")
+    return done
+
+
+def _failures(result: BuildResult) -> Iterator[BuildError]:
+    """Yield why targets that the package requires could not be made, now or by an earlier build."""
+    now = dict(result.errors)
+    for step in result.plan.targets:
+        target = str(step.spec.target)
+        if not step.spec.required and target not in result.plan.blocked:
+            continue
+        if target in now:
+            yield now[target]
+        elif isinstance(step.state, Failed):
+            yield MissingTargetError(
+                f"{result.plan.package} has no {target}, which it requires: {step.state.reason}; it is tried again "
+                "when the package or a tool has changed"
+            )
 
 
 def _raise_first(errors: list[BuildError]) -> None:
@@ -86,23 +224,36 @@ def _raise_first(errors: list[BuildError]) -> None:
         raise errors[0]
 
 
-def built_table(results: list[BuildResult]) -> Any:  # noqa: ANN401 - a rich table
-    """Return a table of what was built: size, parity, and why."""
-    return output.table(
-        ["package", ">version", "", ">size", ">lowest cosine", ">largest error", ">seconds"],
-        [
-            (
-                result.plan.package,
-                str(result.plan.version),
-                f"built: {result.plan.reason}" if result.built else "up to date",
-                output.size(result.manifest.total_bytes),
-                f"{result.manifest.parity.min_cosine:.6f}" if result.manifest.parity else "",
-                f"{result.manifest.parity.max_abs_error:.1e}" if result.manifest.parity else "",
-                f"{result.seconds:.1f}",
-            )
-            for result in results
-        ],
-    )
+def _work(
+    builder: Builder, names: tuple[str, ...], targets: list[str], shard: str | None
+) -> dict[str, frozenset[Target]]:
+    """Return which targets of which package are to be made; a package that is not in it makes all."""
+    if not targets and shard is None:
+        return {}
+    observed = [builder.observe(name) for name in names]
+    steps = [(each.spec.name, spec.target) for each in observed for spec in each.spec.graph_targets]
+    if targets:
+        known = sorted({str(target) for _, target in steps})
+        unknown = sorted(set(targets) - set(known))
+        if unknown:
+            raise SpecError(f"no package has the target {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+        steps = [(package, target) for package, target in steps if str(target) in targets]
+    if shard is not None:
+        host = observed[0].host
+        steps = _part([step for step in steps if why_not_built_here(step[1], host) is None], shard)
+    return {name: frozenset(target for package, target in steps if package == name) for name in names}
+
+
+def _part(steps: list[tuple[str, Target]], shard: str) -> list[tuple[str, Target]]:
+    """Deal out what machines like this one can make, in a fixed order, whether or not it is made already.
+
+    So the parts are the same for equal machines whenever each begins, and for one that begins again.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", shard)
+    if match is None or int(match[1]) > int(match[2]):
+        raise typer.BadParameter("--shard is i/n with 1 <= i <= n, such as 2/4")
+    number, count = int(match[1]), int(match[2])
+    return sorted(steps)[number - 1 :: count]
 
 
 def _chosen(repository: Path, packages: list[str]) -> tuple[str, ...]:
@@ -112,7 +263,19 @@ def _chosen(repository: Path, packages: list[str]) -> tuple[str, ...]:
         raise SpecError(f"{repository} has no package {', '.join(unknown)}; it has: {', '.join(there) or 'none'}")
     if not there:
         raise SpecError(f"{repository} holds no package; a package is a folder with a model.toml")
-    return tuple(name for name in there if name in packages) if packages else there
+    members = {name: _members(repository / name) for name in there}
+    wanted = set(packages) or set(there)
+    wanted |= {member for name in wanted for member in members[name] if member in there}
+    return tuple(sorted(wanted, key=lambda name: (bool(members[name]), name)))
+
+
+def _members(package: Path) -> tuple[str, ...]:
+    """Return the models that an ensemble calls; none where the package is none or its config cannot be read yet."""
+    try:
+        text = (package / CONFIG_FILENAME).read_text(encoding="utf-8")
+        return parse_config(text, path=str(package / CONFIG_FILENAME)).members
+    except (OSError, UnicodeDecodeError, BuildError):  # the build itself says what is wrong with it
+        return ()
 
 
 def _progress() -> Progress:
@@ -125,46 +288,3 @@ def _progress() -> Progress:
         TextColumn("{task.fields[doing]}"),
     )
     return Progress(*columns, console=output.err, transient=output.err.is_terminal)
-
-
-def _show_plans(plans: list[BuildPlan], *, as_json: bool) -> None:
-    if as_json:
-        output.print_json(
-            [
-                {
-                    "package": plan.package,
-                    "version": plan.version,
-                    "steps": [type(step).__name__ for step in plan.steps],
-                    "reason": plan.reason,
-                    "build_key": plan.build_key,
-                }
-                for plan in plans
-            ]
-        )
-        return
-    rows = [
-        (plan.package, str(plan.version), plan.reason, ", ".join(type(step).__name__ for step in plan.steps) or "none")
-        for plan in plans
-    ]
-    output.show(output.table(["package", ">version", "reason", "steps"], rows))
-
-
-def _as_data(result: BuildResult) -> dict[str, object]:
-    parity = result.manifest.parity
-    return {
-        "package": result.plan.package,
-        "version": result.plan.version,
-        "built": result.built,
-        "reason": result.plan.reason,
-        "path": str(result.path),
-        "bytes": result.manifest.total_bytes,
-        "build_key": result.plan.build_key,
-        "seconds": round(result.seconds, 3),
-        "parity": None
-        if parity is None
-        else {
-            "sentences": parity.sentences,
-            "min_cosine": parity.min_cosine,
-            "max_abs_error": parity.max_abs_error,
-        },
-    }

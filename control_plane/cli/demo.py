@@ -21,7 +21,7 @@ import typer
 
 from builders.pipeline import BuildResult
 from control_plane.cli import output
-from control_plane.cli.build import DEFAULT_REPOSITORY, Repository, build_all
+from control_plane.cli.build import DEFAULT_REPOSITORY, Repository, build_model
 from control_plane.errors import LoadFailedError, PermanentError
 from control_plane.settings import Settings
 
@@ -81,12 +81,14 @@ def command(
 
     Example: tritonfleet demo --seconds 2
     """
-    results = build_all(repository)
+    results = build_model(repository, MODEL)
     with tempfile.TemporaryDirectory(prefix="tritonfleet-demo-") as folder:
         settings = _settings(repository, Path(folder) / "state.db")
         report = asyncio.run(_run(settings, seconds))
     report["built"] = [
-        {"package": it.plan.package, "version": it.plan.version, "bytes": it.manifest.total_bytes} for it in results
+        {"package": it.plan.package, "version": it.plan.version, "bytes": it.manifest.total_bytes}
+        for it in results
+        if it.manifest is not None
     ]
     if as_json:
         output.print_json(report)
@@ -207,6 +209,7 @@ def _print_report(report: dict[str, Any], results: list[BuildResult]) -> None:
             _parity(result),
         )
         for result in results
+        if result.manifest is not None
     ]
     output.show(output.table(["built", ">size", "", "parity with PyTorch"], rows))
     endpoints = report["endpoints"]
@@ -228,7 +231,8 @@ def _print_report(report: dict[str, Any], results: list[BuildResult]) -> None:
 
 
 def _parity(result: BuildResult) -> str:
-    parity = result.manifest.parity
-    if parity is None:
-        return ""
-    return f"cosine at least {parity.min_cosine:.6f} ({parity.sentences} texts)"
+    targets = {} if result.manifest is None else result.manifest.targets
+    proven = [(name, target.parity) for name, target in targets.items() if target.parity is not None]
+    return "; ".join(
+        f"{name.removeprefix('onnxruntime-cpu-')}: cosine at least {parity.min_cosine:.6f}" for name, parity in proven
+    )

@@ -11,6 +11,7 @@ from rich.text import Text
 from control_plane.cli import output
 from control_plane.cli.client import DEFAULT_URL, ApiError, ControlPlaneClient, Token, Url, deployment_path
 
+_DEFAULT = "default"
 _SETTLED = ("serving", "degraded", "failed")
 _POLL_S = 0.25
 # The control plane itself waits this long first: until its loop has looked, a state may be one of before the call.
@@ -35,6 +36,21 @@ def deploy(
     together: Annotated[
         bool, typer.Option("--together", help="With --redeploy: move the deployments that share its models, too.")
     ] = False,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision",
+            help="A precision that will do (fp32, fp16, bf16, int8, fp8), again for the next best; 'default' is each "
+            "version's most precise.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_unproven: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-unproven/--no-allow-unproven", help="Load engines that were never run.", show_default=False
+        ),
+    ] = None,
     wait: Wait = 300,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -42,22 +58,24 @@ def deploy(
 ) -> None:
     """Have a model served, with everything it needs, and wait until it is.
 
-    The versions of the model and of its members are pinned: a later build changes nothing until --redeploy.
+    The versions of the model and of its members are pinned: a later build changes nothing until --redeploy, which keeps
+    the precisions and what is allowed unless they are given again.
 
-    Example: tritonfleet deploy text_embedding
+    Example: tritonfleet deploy text_embedding --precision int8 --precision fp32
     """
     if redeploy and version:
         raise typer.BadParameter("--redeploy pins what the deployment was created with: leave --version out.")
     if together and not redeploy:
         raise typer.BadParameter("--together says how to --redeploy: give both.")
+    wishes = _wishes(precision, allow_unproven)
     chosen = name or model.lower().replace(".", "-")
     first_wait_s = min(wait, _FIRST_WAIT_S)
     with ControlPlaneClient(url, token) as client, output.Spinner(f"deploying {chosen}") as spinner:
         if redeploy:
             query = {"together": "true"} if together else {}
-            body = client.post(f"{deployment_path(chosen)}/redeploy", wait_s=first_wait_s, **query)
+            body = client.post(f"{deployment_path(chosen)}/redeploy", wishes or None, first_wait_s, **query)
         else:
-            body = _create(client, {"name": chosen, "model": model, "version": version}, first_wait_s)
+            body = _create(client, {"name": chosen, "model": model, "version": version, **wishes}, first_wait_s)
         body = _wait_until_settled(client, body, wait - first_wait_s, spinner)
     if as_json:
         output.print_json(body)
@@ -124,6 +142,18 @@ def _watch(client: ControlPlaneClient, name: str | None) -> None:
         while True:
             time.sleep(1)
             live.update(view(), refresh=True)
+
+
+def _wishes(precisions: list[str] | None, allow_unproven: bool | None) -> dict[str, Any]:
+    """Return what was said of the targets, for the body of the call."""
+    said: dict[str, Any] = {}
+    if precisions:
+        if _DEFAULT in precisions and len(precisions) > 1:
+            raise typer.BadParameter(f"--precision {_DEFAULT} stands alone: leave the others out.")
+        said["precisions"] = [] if precisions == [_DEFAULT] else precisions
+    if allow_unproven is not None:
+        said["allow_unproven"] = allow_unproven
+    return said
 
 
 def _create(client: ControlPlaneClient, new: dict[str, Any], wait_s: float) -> Any:  # noqa: ANN401 - JSON
@@ -202,8 +232,11 @@ def _overview(data: dict[str, Any]) -> Any:  # noqa: ANN401 - something rich can
             model["name"],
             ", ".join(map(str, model["versions"])) or "none: tritonfleet build " + model["name"],
             model["backend"],
-            ", ".join(f"{ready['server']}:{ready['version']}" for ready in model["ready_on"]),
-            "; ".join(model["problems"]),
+            ", ".join(
+                f"{ready['server']}:{ready['version']}" + (f" {ready['target']}" if ready["target"] else "")
+                for ready in model["ready_on"]
+            ),
+            "; ".join([*model["problems"], *model["warnings"]]),
         )
         for model in data["models"]
     ]
@@ -220,14 +253,25 @@ def _deployment_table(body: dict[str, Any]) -> Any:  # noqa: ANN401 - something 
     grid.show_header = False
     word = output.state(body["status"]["state"])
     grid.add_row(Text.assemble(f"{body['name']}: ", word, f" (model {body['model']}, revision {body['revision']})"))
+    if body["precisions"]:
+        grid.add_row(f"  in {' or '.join(body['precisions'])}")
+    if body["allow_unproven"]:
+        grid.add_row("  unproven artifacts are allowed")
     for reason in body["status"]["reasons"]:
         grid.add_row(f"  {reason}")
     rows = [
-        (server["server"], row["model"], str(row["version"]), output.state(row["state"] or "not loaded"), row["reason"])
+        (
+            server["server"],
+            row["model"],
+            str(row["version"]),
+            row["target"],
+            output.state(row["state"] or "not loaded"),
+            row["reason"],
+        )
         for server in body["status"]["servers"]
         for row in server["models"]
     ]
-    grid.add_row(output.table(["server", "model", ">version", "state", "reason"], rows))
+    grid.add_row(output.table(["server", "model", ">version", "target", "state", "reason"], rows))
     for server in body["status"]["servers"]:
         if server["reason"]:
             grid.add_row(f"{server['server']}: {server['reason']}")

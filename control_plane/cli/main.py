@@ -1,7 +1,7 @@
 """The `tritonfleet` command: its subcommands, and the one place where errors become messages and exit codes.
 
-Exit codes: 0 done; 1 failed (the message says why); 2 wrong usage; 3 no control plane or server answers; 130 Ctrl-C;
-143 SIGTERM, save for `serve`, which both signals end with 0.
+Exit codes: 0 done; 1 failed (the message says why); 2 wrong usage; 3 no control plane or server answers; 4 `build` did
+its part and another machine has to do the rest; 130 Ctrl-C; 143 SIGTERM, save for `serve`, which both end with 0.
 """
 
 import signal
@@ -12,7 +12,7 @@ from types import FrameType
 import typer
 
 from builders.errors import BuildError
-from control_plane.cli import build, demo, deployments, infer, output, serve
+from control_plane.cli import build, demo, deployments, import_model, infer, measure, output, serve, signature, verify
 from control_plane.cli.client import ApiError, UnreachableError
 from control_plane.errors import ControlPlaneError, ServerUnreachableError
 from control_plane.settings import CLIENT_URL_VARIABLE
@@ -27,6 +27,12 @@ app = typer.Typer(
     "First steps: tritonfleet demo",
 )
 app.command("build")(build.command)
+app.command("publish")(build.publish)
+app.command("import")(import_model.command)
+app.command("verify")(verify.command)
+app.command("measure")(measure.command)
+app.command("verify-signature")(signature.verify)
+app.add_typer(signature.keys, name="key")
 app.command("serve")(serve.command)
 app.command("deploy")(deployments.deploy)
 app.command("undeploy")(deployments.undeploy)
