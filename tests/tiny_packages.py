@@ -1,41 +1,55 @@
-"""A tiny encoder as users get models: inside an installed Python distribution, with a package that is built from it.
+"""Packages that are built in a moment: an ONNX file, an ensemble, and a stage with a file out of a distribution.
 
-The distribution is a folder for `PYTHONPATH` with what an installer writes (a `.dist-info` beside the files); nothing
-is installed into the environment that runs the tests.
+The file comes as users get models: inside an installed Python distribution, here a folder for `PYTHONPATH` with what an
+installer writes (a `.dist-info` beside the files). Nothing is installed into the environment that runs the tests.
 """
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.tiny_encoder import DIMENSION, save_tiny_encoder
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
-DISTRIBUTION = "tiny-encoder"
-ENCODER = "tiny_encoder"
 ENSEMBLE = "tiny_ensemble"
+GRAPH = "tiny_graph"
+FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
+WIDTH = 8
 
-_SPEC = f"""\
-name = "{ENCODER}"
-summary = "A BERT with random weights"
+_GRAPH_SPEC = """\
+name = "{name}"
+summary = "One layer"
 licence = "Apache-2.0"
 [source]
-kind = "huggingface_encoder"
-checkpoint = {{ distribution = "{DISTRIBUTION}", path = "tiny_encoder/model" }}
-[source.parity]
-min_cosine = 0.9999
+kind = "onnx"
+file = {{ path = "layer.onnx" }}
+[measure]
+batch_sizes = [1, 4]
+threads = 1
+seconds = 0.01
+[config]
+max_batch_size = 8
 """
-_CONFIG = f"""\
-name: "{ENCODER}"
-backend: "onnxruntime"
-max_batch_size: 8
-input [
-  {{ name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] allow_ragged_batch: true }},
-  {{ name: "token_count" data_type: TYPE_INT32 dims: [ 1 ] }}
-]
-batch_input [
-  {{ kind: BATCH_ITEM_SHAPE target_name: "input_ids_shape" data_type: TYPE_INT32 source_input: "input_ids" }}
-]
-output [ {{ name: "sentence_embedding" data_type: TYPE_FP32 dims: [ {DIMENSION} ] }} ]
+PLAIN = """\
+[[targets]]
+runtime = "onnxruntime"
+device = "cpu"
+precision = "fp32"
+candidates = ["plain", "merged"]
 """
+"""The target FP32, required."""
+QUANTIZED = """\
+[[targets]]
+runtime = "onnxruntime"
+device = "cpu"
+precision = "int8"
+required = false
+candidates = ["dynamic"]
+tolerance = { min_cosine = 0.5 }
+"""
+"""The target INT8, optional."""
+REFUSED = QUANTIZED.replace("min_cosine = 0.5", "max_abs_error = 1e-9")
+"""The target INT8, optional, which no candidate can come close enough to."""
 _ENSEMBLE_SPEC = f'name = "{ENSEMBLE}"\nsummary = "s"\nlicence = "Apache-2.0"\n[source]\nkind = "ensemble"\n'
 _ENSEMBLE_CONFIG = f"""\
 name: "{ENSEMBLE}"
@@ -47,19 +61,32 @@ ensemble_scheduling {{ step [ {{ model_name: "a" model_version: -1
 """
 
 
-def write_distribution(site: Path) -> Path:
-    """Write the distribution into `site`, which is made, and return it."""
-    save_tiny_encoder(site / "tiny_encoder" / "model")
-    _describe(site, DISTRIBUTION)
-    return site
+def write_graph(repository: Path, *targets: str, name: str = GRAPH, factor: float = 1.0) -> Path:
+    """Write a package of an ONNX file, its `targets` as in PLAIN and QUANTIZED (those two if none are given).
 
-
-def write_encoder(repository: Path) -> Path:
-    """Write the package that is built from the distribution; return its folder."""
-    folder = _package(repository, ENCODER, _SPEC, _CONFIG)
-    lines = [json.dumps({"text": f"w{first} w{first + 7} w3"}) for first in range(8)]
-    (folder / "golden.jsonl").write_text("\n".join(lines) + "\n")
+    `factor` scales the weights: another source. Returns the package's folder.
+    """
+    folder = _package(repository, name, _GRAPH_SPEC.format(name=name) + "".join(targets or (PLAIN, QUANTIZED)))
+    write_layer(folder / "layer.onnx", factor)
     return folder
+
+
+def write_layer(path: Path, factor: float = 1.0, size: Sequence[int | str] = ("batch", WIDTH)) -> None:
+    """Write y = relu(x W + b), x and y of `size`."""
+    rng = np.random.default_rng(5)
+    weights = {"w": rng.normal(0, factor, (WIDTH, WIDTH)), "b": rng.normal(0, 0.1, WIDTH)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["product"], "product"),
+            helper.make_node("Add", ["product", "b"], ["sum"], "bias"),
+            helper.make_node("Relu", ["sum"], ["y"], "activation"),
+        ],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, size)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, size)],
+        [numpy_helper.from_array(value.astype(np.float32), tensor) for tensor, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
 def write_ensemble(repository: Path) -> Path:
@@ -88,9 +115,10 @@ def _describe(site: Path, distribution: str) -> None:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
 
 
-def _package(repository: Path, name: str, spec: str, config: str) -> Path:
+def _package(repository: Path, name: str, spec: str, config: str | None = None) -> Path:
     folder = repository / name
     folder.mkdir(parents=True)
     (folder / "model.toml").write_text(spec)
-    (folder / "config.pbtxt").write_text(config)
+    if config is not None:
+        (folder / "config.pbtxt").write_text(config)
     return folder

@@ -1,12 +1,12 @@
 """`python -m tests.bench` (`make bench`): every bench, one after another; the exit code says whether one failed.
 
-Names after it choose: `python -m tests.bench reload_under_load`. Takes about twenty minutes on two cores.
+Names after it choose: `python -m tests.bench reload_under_load`. Takes about half an hour on two cores.
 """
 
 import subprocess
 import sys
 
-BENCHES = ("text_embedding", "reload_under_load", "onnx_conformance")
+BENCHES = ("text_embedding", "reload_under_load", "onnx_conformance", "encoder_peers")
 
 
 def main() -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from builders.manifest import version_numbers
-from builders.pipeline import build
+from builders.pipeline import build, builder_of
 from builders.sources.checkpoint import EncoderCheckpoint, read_checkpoint
 from builders.sources.distribution import locate
-from builders.spec import HuggingFaceEncoderSource, find_packages, read_spec
+from builders.spec import HuggingFaceSource, read_spec
 from control_plane.state import Server
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +19,8 @@ REPOSITORY = ROOT / "model_repository"
 MODEL, ENCODER, TOKENIZER = "text_embedding", "sentence_encoder", "text_tokenizer"
 MEMBERS = (TOKENIZER, "text_guard", ENCODER, MODEL)
 """In the order in which they are loaded."""
+GRAPH = "onnxruntime-cpu-fp32.onnx"
+"""The encoder's file that serves on a CPU."""
 
 
 def corpus() -> list[str]:
@@ -28,9 +30,10 @@ def corpus() -> list[str]:
 
 
 def build_packages() -> None:
-    """Make sure that every package has a version of its present sources."""
-    for package in find_packages(REPOSITORY):
-        build(REPOSITORY, package)
+    """Make sure that the ensemble and its members have a version of their present sources."""
+    builder = builder_of(REPOSITORY)
+    for package in MEMBERS:
+        build(builder, package)
 
 
 def newest(package: Path) -> Path:
@@ -41,9 +44,9 @@ def newest(package: Path) -> Path:
 def encoder_checkpoint() -> EncoderCheckpoint:
     """Return the checkpoint that the sentence encoder is built from."""
     source = read_spec(REPOSITORY / ENCODER).source
-    if not isinstance(source, HuggingFaceEncoderSource):
+    if not isinstance(source, HuggingFaceSource):
         raise TypeError(f"{ENCODER} is not built from a checkpoint")
-    return read_checkpoint(locate(source.checkpoint))
+    return read_checkpoint(locate(source.checkpoint, REPOSITORY / ENCODER))
 
 
 def admin(server: Server) -> dict[str, str]:

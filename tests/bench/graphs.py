@@ -12,12 +12,11 @@ from builders.onnx.packed import (
     EMBEDDING,
     INPUT_IDS,
     INPUT_IDS_SHAPE,
-    IR_VERSION,
-    OPSET,
     TOKEN_COUNT,
     restore_names,
 )
 from builders.onnx.packed_module import ReferenceEncoder
+from builders.onnx.torch_export import IR_VERSION, OPSET
 from builders.sources.checkpoint import EncoderCheckpoint
 
 _PAD = f"""

@@ -8,6 +8,7 @@ cores between server and client. Prints sentences per second, p99, batch sizes r
 import argparse
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from control_plane.embedded import EmbeddedFleet, ServerSpec
 from control_plane.state import Server, ServerId
 from tests.bench.common_ground import (
     ENCODER,
+    GRAPH,
     MEMBERS,
     MODEL,
     REPOSITORY,
@@ -63,14 +65,12 @@ class Row:
     largest_batch: int
 
 
-def edit(repository: Path, model: str, *replacements: tuple[str, str]) -> None:
-    """Replace text in a package's config; what is not there is an error, so no variant is silently the base."""
+def unbatch(repository: Path, model: str) -> None:
+    """Take dynamic batching out of a package's config; where there is none is an error: no variant is the base."""
     path = repository / model / "config.pbtxt"
-    text = path.read_text()
-    for old, new in replacements:
-        if old not in text:
-            raise ValueError(f"{path} does not hold {old!r}")
-        text = text.replace(old, new)
+    text, found = re.subn(r"\bdynamic_batching\s*\{\s*\}", "", path.read_text())
+    if found != 1:
+        raise ValueError(f"{path} does not hold {BATCHING!r}")
     path.write_text(text)
 
 
@@ -88,7 +88,7 @@ def variants(graphs: dict[str, Path]) -> list[Variant]:
     """Return what is measured: the ensemble as published, one request per call, and the other ways of batching."""
 
     def put_graph(repository: Path, name: str) -> None:
-        target = newest(repository / ENCODER) / "model.onnx"
+        target = newest(repository / ENCODER) / GRAPH
         target.unlink()
         shutil.copyfile(graphs[name], target)
 
@@ -111,7 +111,7 @@ def variants(graphs: dict[str, Path]) -> list[Variant]:
 
     def unbatched(repository: Path) -> None:
         for model in (TOKENIZER, "text_guard", ENCODER):
-            edit(repository, model, (BATCHING, ""))
+            unbatch(repository, model)
 
     return [
         Variant("ensemble as published (ragged, padding taken out)", lambda _repository: None),
@@ -200,7 +200,7 @@ def main() -> None:
     build_packages()
     checkpoint = encoder_checkpoint()
     with tempfile.TemporaryDirectory(prefix="tritonfleet-bench-") as folder:
-        graphs = {"packed": newest(REPOSITORY / ENCODER) / "model.onnx"}
+        graphs = {"packed": newest(REPOSITORY / ENCODER) / GRAPH}
         plain = plain_graph(checkpoint)
         for name, model in (("plain", plain), ("padding", padding_graph(plain))):
             graphs[name] = Path(folder) / f"{name}.onnx"

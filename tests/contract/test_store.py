@@ -9,8 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, inspect, text
 
+from control_plane.adapters import migrations
 from control_plane.adapters.state_file import open_engine
 from control_plane.adapters.store import open_store
 from control_plane.adapters.tables import metadata
@@ -19,6 +22,7 @@ from control_plane.ports import DeploymentStore
 from control_plane.state import ActionRecord, DeploymentName, ModelName, Result, ServerId
 from tests.fakes.world import START, FakeStore, a_deployment
 
+MIGRATIONS = Path(migrations.__file__).parent
 Scenario = Callable[[DeploymentStore], Awaitable[None]]
 Check = Callable[[Scenario], None]
 
@@ -58,7 +62,7 @@ def test_what_is_created_is_there_with_its_pins_in_order(check: Check) -> None:
     async def scenario(store: DeploymentStore) -> None:
         assert await store.create(DEPLOYMENT)
         assert await store.get(NAME) == DEPLOYMENT
-        other = a_deployment("a-first", ("m", 1))
+        other = a_deployment("a-first", ("m", 1), precisions=("fp16", "fp32"), allow_unproven=True)
         assert await store.create(other)
         assert await store.list() == (other, DEPLOYMENT)
 
@@ -76,7 +80,7 @@ def test_a_name_is_taken_once(check: Check) -> None:
 
 def test_the_next_revision_replaces_and_no_other(check: Check) -> None:
     async def scenario(store: DeploymentStore) -> None:
-        later = replace(a_deployment("d", ("a", 2), ("e", 2), at=9), revision=2)
+        later = replace(a_deployment("d", ("a", 2), ("e", 2), at=9, precisions=("int8",)), revision=2)
         assert not await store.replace(later)
         await store.create(DEPLOYMENT)
         assert await store.replace(later)
@@ -191,6 +195,28 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StateFileError, match="written by a newer Tritonfleet"):
         open_and_close(path)
+
+
+def test_a_file_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text("INSERT INTO deployments VALUES ('d', 'm', NULL, 4, '2026-01-01T00:00:00', '2026-01-01T00:00:00')")
+        )
+    engine.dispose()
+
+    async def scenario() -> None:
+        async with open_store(path) as store:
+            (deployment,) = await store.list()
+            assert (deployment.revision, deployment.precisions, deployment.allow_unproven) == (4, (), False)
+
+    asyncio.run(scenario())
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:

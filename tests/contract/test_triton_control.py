@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from builders.releases import release_of
 from control_plane.actions import Load, Loaded, Outcome
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
@@ -191,6 +192,21 @@ def test_an_ensemble_over_its_members(bench: Bench) -> None:
     bench.run(scenario)
 
 
+def test_the_server_says_which_triton_it_is_and_which_file_serves(bench: Bench) -> None:
+    bench.repository.publish("filed", 1)
+    config = {**json.loads(bench.repository.config("filed", 1)), "default_model_filename": "model.py"}
+
+    async def scenario(control: TritonControl) -> None:
+        await control.load(bench.server, ModelName("filed"), json.dumps(config))
+        seen = await control.observe(bench.server)
+        assert release_of(seen.triton_version) is not None, seen.triton_version
+        assert seen.ready_file(Pin(ModelName("filed"), 1)) == "model.py"
+        await control.unload(bench.server, ModelName("filed"))
+        assert (await control.observe(bench.server)).ready_file(Pin(ModelName("filed"), 1)) is None
+
+    bench.run(scenario)
+
+
 def failure(bench: Bench, model: str) -> str:
     """Load what cannot be loaded; returns why."""
     reasons: list[str] = []
@@ -260,6 +276,7 @@ def test_a_server_that_is_not_there(bench: Bench) -> None:
         seen = await control.observe(NOWHERE)
         assert (seen.condition, seen.models) == (ServerCondition.UNREACHABLE, ())
         assert "refused" in seen.detail
+        assert seen.triton_version == ""
         with pytest.raises(ServerUnreachableError):
             await control.load(NOWHERE, ModelName("any"), bench.repository.config("any", 1))
         with pytest.raises(ServerUnreachableError):

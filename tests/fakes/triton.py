@@ -26,11 +26,13 @@ class FakeModel:
 
 @dataclass
 class FakeProcess:
-    """One server: its key, whether it answers, and what its index says."""
+    """One server: its key, whether it answers, which Triton it is, what its index says, and what models run with."""
 
     key: str | None = None
     up: bool = True
+    version: str = "2.51.0"
     rows: dict[tuple[str, int], tuple[ModelState, str]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class FakeTriton:
@@ -58,15 +60,18 @@ class FakeTriton:
         except AdminKeyRefusedError as error:
             return ObservedServer(server, ServerCondition.DEGRADED, detail=str(error))
         rows = tuple(
-            ObservedModel(ModelName(name), version, state, reason)
+            ObservedModel(
+                ModelName(name), version, state, reason, process.files.get(name, "") if state == "READY" else ""
+            )
             for (name, version), (state, reason) in sorted(process.rows.items())
         )
-        return ObservedServer(server, ServerCondition.HEALTHY, rows)
+        return ObservedServer(server, ServerCondition.HEALTHY, rows, triton_version=process.version)
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
         """Load the versions that `config` names; an ensemble's missing members come along at their newest."""
         process = self._process(server)
-        versions = json.loads(config)["version_policy"]["specific"]["versions"]
+        given = json.loads(config)
+        versions = given["version_policy"]["specific"]["versions"]
         self.calls.append(("load", server.id, model, int(versions[0])))
         if self.gate is not None:
             await self.gate.wait()
@@ -76,6 +81,7 @@ class FakeTriton:
             if not any(name == member and row[0] is ModelState.READY for (name, _), row in process.rows.items()):
                 self._load(process, member, max(self.published[member].versions))
         self._load(process, model, int(versions[0]))
+        process.files[model] = given.get("default_model_filename", "")
 
     async def unload(self, server: Server, model: ModelName) -> None:
         """Unload every version."""

@@ -3,9 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from builders.manifest import ManifestTarget
 from builders.model_config import EnsembleStep, ModelConfig
+from builders.targets import Precision
 from control_plane.errors import LoadFailedError
 from control_plane.ports import ServerLog
 from control_plane.state import (
@@ -29,8 +32,24 @@ from control_plane.state import (
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def a_server(name: str = "s0", key: str | None = None) -> Server:
-    return Server(ServerId(name), Endpoints("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"), key)
+BACKENDS = frozenset({"python", "onnxruntime", "tensorrt", "tensorrt_rtx"})
+
+
+def a_server(name: str = "s0", key: str | None = None, *gpus: str) -> Server:
+    """Return a server with every backend, and GPUs of these compute capabilities."""
+    endpoints = Endpoints("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+    return Server(ServerId(name), endpoints, key, gpus, BACKENDS)
+
+
+def a_target(name: str, unproven: str = "", **toolchain: str) -> ManifestTarget:
+    """Return the target `name` of a version: its file is called `name`."""
+    return ManifestTarget(name, f"config.{name}.pbtxt", toolchain, unproven=unproven)
+
+
+def with_targets(package: PublishedModel, *names: str, **made: ManifestTarget) -> PublishedModel:
+    """Return the package with these targets in each version: proven ones by name, and others as they are."""
+    targets = {**{name: a_target(name) for name in names}, **{it.filename: it for it in made.values()}}
+    return replace(package, targets=dict.fromkeys(package.versions, targets))
 
 
 def a_package(
@@ -63,18 +82,36 @@ def a_repository(*packages: PublishedModel) -> Published:
     return Published({package.name: package for package in packages})
 
 
-def a_deployment(name: str, *pins: tuple[str, int], at: int = 0, revision: int = 1) -> Deployment:
+def a_deployment(
+    name: str,
+    *pins: tuple[str, int],
+    at: int = 0,
+    revision: int = 1,
+    precisions: tuple[Precision, ...] = (),
+    allow_unproven: bool = False,
+) -> Deployment:
     """Return a deployment of the last pin's model, written `at` seconds after START."""
     made = tuple(Pin(ModelName(model), version) for model, version in pins)
     when = START + timedelta(seconds=at)
-    return Deployment(DeploymentName(name), made[-1].model, None, made, revision, when, when)
+    return Deployment(
+        DeploymentName(name), made[-1].model, None, made, revision, when, when, precisions, allow_unproven
+    )
 
 
 def seen(
-    *rows: tuple[str, int, ModelState], server: str = "s0", condition: ServerCondition = ServerCondition.HEALTHY
+    *rows: tuple[str, int, ModelState],
+    server: str = "s0",
+    condition: ServerCondition = ServerCondition.HEALTHY,
+    gpus: tuple[str, ...] = (),
+    files: dict[str, str] | None = None,
 ) -> ObservedServer:
-    models = tuple(ObservedModel(ModelName(name), version, state) for name, version, state in rows)
-    return ObservedServer(a_server(server), condition, models, "" if condition is ServerCondition.HEALTHY else "away")
+    """Return a server with these rows; `files` are what ready models were loaded from."""
+    models = tuple(
+        ObservedModel(ModelName(name), version, state, filename=(files or {}).get(name, ""))
+        for name, version, state in rows
+    )
+    detail = "" if condition is ServerCondition.HEALTHY else "away"
+    return ObservedServer(a_server(server, None, *gpus), condition, models, detail, "2.51.0")
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -111,13 +148,15 @@ class FakeCatalogue:
             raise self.fails
         return Published(dict(self.published))
 
-    def load_config(self, model: ModelName, version: int) -> str:
+    def load_config(self, model: ModelName, version: int, target: str = "") -> str:
         if model not in self.published:
             raise LoadFailedError(f"{model}/config.pbtxt: there is no such file; a package needs one")
         problems = self.published[model].at(version).problems
         if problems:
             raise LoadFailedError(problems[0])
-        return json.dumps({"name": model, "version_policy": {"specific": {"versions": [version]}}})
+        config = {"name": model, "version_policy": {"specific": {"versions": [version]}}}
+        targets = self.published[model].targets.get(version, {})
+        return json.dumps({**config, "default_model_filename": targets[target].filename} if target else config)
 
 
 class FakeFleet:

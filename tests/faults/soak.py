@@ -25,8 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from tritonclient.utils import InferenceServerException
 
-from builders.pipeline import build
-from builders.spec import find_packages
+from builders.pipeline import build, builder_of
 from control_plane.bootstrap import running_control_plane
 from control_plane.embedded import EmbeddedServer
 from control_plane.embedded.record import read_record
@@ -36,6 +35,7 @@ from tests.deployed import MODEL, text_input
 Embeddings = npt.NDArray[np.float32]
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
+MEMBERS = ("text_tokenizer", "text_guard", "sentence_encoder", MODEL)
 TEXTS = ("The cat sat on the mat.", "", "Wie spät ist es?", "word " * 300)
 FAULTS = ("kill -9", "hang (SIGSTOP)", "restart")
 GIVE_UP_S = 120.0
@@ -131,8 +131,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     arguments = parser.parse_args()
-    for package in find_packages(REPOSITORY):
-        build(REPOSITORY, package)
+    for package in MEMBERS:
+        build(builder_of(REPOSITORY), package)
     soak = asyncio.run(run(arguments.minutes * 60, arguments.seed))
     table = Table(box=None)
     for heading in ("fault", "times", "median s to heal", "longest s"):

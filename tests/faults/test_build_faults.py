@@ -1,226 +1,174 @@
-"""Builds that are killed, run out of disk, meet each other or damage: a whole version or none, and the cause."""
+"""Builds that run out of disk, meet each other or damage: a whole version or none, and the cause."""
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
-from builders.manifest import altered_files, read_manifest
-from builders.publish import staging_folder
-from tests.command_line import DEADLINE_S, Ended, command_line, environment
-from tests.embedded_triton import seconds_until
+from builders.digests import tree_digests
+from builders.manifest import altered_files
+from tests.command_line import DEADLINE_S, Ended, run_here
+from tests.faults.workshop import ALL, BUILD, EXPORT, Workshop, built, left_in_staging, manifest_of, tried
 from tests.small_disk import SmallDisk, small_disk
-from tests.tiny_packages import ENCODER, ENSEMBLE, write_distribution, write_encoder, write_ensemble, write_large_stage
-
-LARGE = 48 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """A repository, the distributions that its packages are built from, and builds in processes of their own."""
-
-    repository: Path
-    site: Path
-
-    @property
-    def staging(self) -> Path:
-        return staging_folder(self.repository)
-
-    def arguments(self, *more: str) -> list[str]:
-        return command_line("build", "-r", str(self.repository), "--json", *more)
-
-    def environment(self) -> dict[str, str]:
-        apart = environment()
-        return {**apart, "PYTHONPATH": f"{self.site}{os.pathsep}{apart['PYTHONPATH']}"}
-
-    @contextmanager
-    def build_begun(self, *more: str) -> Iterator[subprocess.Popen[str]]:
-        """Begin a build; killed afterwards if it still runs."""
-        with subprocess.Popen(
-            self.arguments(*more),
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    def build(self, *more: str) -> Ended:
-        with self.build_begun(*more) as process:
-            out, err = process.communicate(timeout=DEADLINE_S)
-        return Ended(process.returncode, out, err)
-
-    def versions(self, package: str = ENCODER) -> list[str]:
-        """Return what folders the package has; each must be a whole version, with nothing else beside the sources."""
-        folders = sorted(path for path in (self.repository / package).iterdir() if path.is_dir())
-        for folder in folders:
-            manifest = read_manifest(folder)
-            assert manifest is not None, f"{folder} is half a version: {list(folder.iterdir())}"
-            assert altered_files(folder, manifest) == ()
-        return [folder.name for folder in folders]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_distribution(tmp_path_factory.mktemp("installed") / "site")
+from tests.tiny_packages import (
+    ENSEMBLE,
+    FP32,
+    GRAPH,
+    INT8,
+    PLAIN,
+    REFUSED,
+    write_ensemble,
+    write_graph,
+)
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, site: Path) -> Workshop:
-    write_encoder(tmp_path / "repository")
-    return Workshop(tmp_path / "repository", site)
+def workshop(tmp_path: Path) -> Workshop:
+    write_graph(tmp_path / "repository", PLAIN, REFUSED)
+    return Workshop(tmp_path / "repository", tmp_path / "site")
 
 
-def kill_when(workshop: Workshop, reached: Callable[[Path], bool], *more: str) -> None:
-    """Begin a build and kill -9 it as soon as its staged version is where `reached` says."""
-    with workshop.build_begun(*more) as process:
-
-        def is_there() -> bool:
-            assert process.poll() is None, process.communicate()
-            return any(reached(path) for path in workshop.staging.glob("version-*"))
-
-        seconds_until(is_there, DEADLINE_S)
-        started = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        process.wait(DEADLINE_S)
-    assert psutil.wait_procs(started, timeout=10)[1] == []
+def at_once(one: Workshop, other: Workshop, *more: str) -> list[Ended]:
+    with one.build_begun(*more) as first, other.build_begun(*more) as second:
+        printed = [process.communicate(timeout=DEADLINE_S) for process in (first, second)]
+    codes = [first.returncode, second.returncode]
+    return [Ended(code, *texts) for code, texts in zip(codes, printed, strict=True)]
 
 
-def left_in_staging(workshop: Workshop) -> list[str]:
-    return [path.name for path in workshop.staging.iterdir()]
-
-
-def test_a_build_killed_during_export_and_during_proof_leaves_nothing_that_the_next_does_not_clear(
-    workshop: Workshop,
-) -> None:
-    kill_when(workshop, lambda staged: (staged / "content").is_dir())
-    assert workshop.versions() == []
-    first = {name for name in left_in_staging(workshop) if name != "lock"}
-    assert len(first) == 1
-    kill_when(workshop, lambda staged: staged.name not in first and (staged / "content" / "model.onnx").exists())
-    assert workshop.versions() == []
-    assert not first & set(left_in_staging(workshop))
-    done = workshop.build()
-    assert (done.code, [(it["version"], it["built"]) for it in done.data]) == (0, [(1, True)]), done
+def test_two_builds_at_once_make_one_version_and_damage_to_it_is_followed_by_another(workshop: Workshop) -> None:
+    ended = at_once(workshop, workshop)
+    done = sorted(made for each in ended for made in built(each))
+    assert done == [(1, False, []), (1, True, list(ALL))]
     assert workshop.versions() == ["1"]
     assert left_in_staging(workshop) == ["lock"]
+    model = workshop.repository / GRAPH / "1" / f"{FP32}.onnx"
+    turn_a_bit(model)
+    planned = run_here("build", "-r", str(workshop.repository), "--json", "--plan").data[0]
+    assert planned["reason"] == f"version 1 was altered after it was published: {FP32}.onnx"
+    again = run_here("build", "-r", str(workshop.repository), "--json")
+    assert built(again) == [(2, True, ["publish 2"])]
+    assert again.data[0]["reason"] == planned["reason"]
+    second = workshop.repository / GRAPH / "2"
+    assert altered_files(second, manifest_of(second)) == ()
+    assert built(run_here("build", "-r", str(workshop.repository), "--json")) == [(2, False, [])]
 
 
-@pytest.mark.parametrize("last", ["large.bin", "config.pbtxt", "manifest.json"])
-def test_a_build_killed_while_it_publishes_leaves_a_whole_version_or_none(tmp_path: Path, last: str) -> None:
-    """`last` is the file that had been begun when the build was killed: while copying, digesting, and flushing."""
-    workshop = Workshop(tmp_path / "repository", tmp_path / "site")
-    write_large_stage(workshop.repository, workshop.site, "large", LARGE)
-    with workshop.build_begun() as process:
-        seconds_until(
-            lambda: process.poll() is not None or any(workshop.staging.glob(f"version-*/content/{last}")), DEADLINE_S
-        )
-        process.kill()
-        process.wait(DEADLINE_S)
-    # From the manifest on, the rename may have come first.
-    before = workshop.versions("large")
-    assert before in ([[]] if last != "manifest.json" else [[], ["1"]])
-    done = workshop.build()
-    assert (done.code, [(it["version"], it["built"]) for it in done.data]) == (0, [(1, not before)]), done
-    assert workshop.versions("large") == ["1"]
-    assert left_in_staging(workshop) == ["lock"]
+def test_two_repositories_that_build_into_one_store_at_once_agree(tmp_path: Path) -> None:
+    workshops = [Workshop(tmp_path / name / "repository", tmp_path / "site") for name in ("one", "other")]
+    for workshop in workshops:
+        write_graph(workshop.repository)
+    ended = at_once(workshops[0], workshops[1], "--store", str(tmp_path / "store"))
+    assert [[(version, new) for version, new, _ in built(each)] for each in ended] == [[(1, True)]] * 2
+    one, other = (manifest_of(workshop.repository / GRAPH / "1") for workshop in workshops)
+    assert list(one.targets) == [FP32, INT8]
+    assert one == other
+    digests = [tree_digests(workshop.repository / GRAPH / "1") for workshop in workshops]
+    assert digests[0] == digests[1]
+    assert len(list((tmp_path / "store").glob("artifacts/*/*.json"))) == 3
 
 
-@pytest.fixture(scope="module")
-def built_twice_at_once(tmp_path_factory: pytest.TempPathFactory, site: Path) -> tuple[Workshop, list[Ended]]:
-    workshop = Workshop(tmp_path_factory.mktemp("twice") / "repository", site)
-    write_encoder(workshop.repository)
-    with workshop.build_begun() as one, workshop.build_begun() as other:
-        printed = [process.communicate(timeout=DEADLINE_S) for process in (one, other)]
-    codes = [one.returncode, other.returncode]
-    return workshop, [Ended(code, *texts) for code, texts in zip(codes, printed, strict=True)]
+def turn_a_bit(path: Path) -> None:
+    content = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-def test_two_builds_at_once_make_one_version(built_twice_at_once: tuple[Workshop, list[Ended]]) -> None:
-    workshop, ended = built_twice_at_once
-    assert [it.code for it in ended] == [0, 0], ended
-    assert sorted((it.data[0]["version"], it.data[0]["built"]) for it in ended) == [(1, False), (1, True)]
+def objects_of(store: Path, target: str) -> list[Path]:
+    """Return the files in a store of the artifact of `target` ("" for the export)."""
+    records: list[dict[str, Any]] = [json.loads(path.read_text()) for path in store.glob("artifacts/*/*.json")]
+    (record,) = (record for record in records if record["target"] == target)
+    digests = [entry["sha256"] for entry in record["files"].values()]
+    return [store / "objects" / digest[:2] / digest for digest in digests]
+
+
+@pytest.mark.parametrize("damage", [turn_a_bit, Path.unlink, lambda path: os.truncate(path, 10)])
+def test_a_damaged_artifact_is_found_and_made_again(workshop: Workshop, damage: Callable[[Path], None]) -> None:
+    arguments = ("-r", str(workshop.repository), "--json")
+    assert built(run_here("build", *arguments, "--no-publish")) == [(None, False, [EXPORT, BUILD])]
+    (artifact,) = objects_of(workshop.store, FP32)
+    damage(artifact)
+    refused = run_here("publish", *arguments)
+    assert (refused.code, refused.data) == (1, [])
+    assert f"error: {FP32}.onnx of the artifact {FP32} " in refused.err
+    assert refused.err.rstrip().endswith("; build it again, which replaces what is damaged")
+    assert workshop.versions() == []
+    # The export has the same file: this graph's candidate is the source as it is.
+    assert built(run_here("build", *arguments)) == [(1, True, list(ALL))]
     assert workshop.versions() == ["1"]
-    assert left_in_staging(workshop) == ["lock"]
+    assert built(run_here("build", *arguments)) == [(1, False, [])]
 
 
-def test_a_damaged_version_is_told_and_followed_by_a_new_one(
-    built_twice_at_once: tuple[Workshop, list[Ended]], tmp_path: Path
-) -> None:
-    built, _ = built_twice_at_once
-    workshop = Workshop(tmp_path / "repository", built.site)
-    shutil.copytree(built.repository, workshop.repository)
-    model = workshop.repository / ENCODER / "1" / "model.onnx"
-    content = model.read_bytes()
-    model.chmod(0o644)
-    model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    planned = workshop.build("--plan").data[0]
-    assert planned["reason"] == "version 1 was altered after it was published: model.onnx"
-    (done,) = workshop.build().data
-    assert (done["version"], done["built"], done["reason"]) == (2, True, planned["reason"])
-    manifest = read_manifest(workshop.repository / ENCODER / "2")
-    assert manifest is not None
-    assert altered_files(workshop.repository / ENCODER / "2", manifest) == ()
-    assert [it["built"] for it in workshop.build().data] == [False]
+def test_a_damaged_export_does_not_make_what_was_made_of_it_again(workshop: Workshop) -> None:
+    arguments = ("-r", str(workshop.repository), "--json")
+    assert built(run_here("build", *arguments, "--no-publish"))
+    private = [path for path in objects_of(workshop.store, "") if path not in objects_of(workshop.store, FP32)]
+    for path in private:
+        turn_a_bit(path)
+    done = run_here("build", *arguments)
+    assert built(done) == [(1, True, ["export", "publish 1"])]
+    assert tried(done) == []
 
 
 @contextmanager
-def on_a_small_disk(tmp_path: Path, site: Path) -> Iterator[tuple[SmallDisk, Workshop]]:
+def on_a_small_disk(tmp_path: Path) -> Iterator[tuple[SmallDisk, Workshop]]:
     with small_disk(tmp_path / "disk", "4m") as disk:
-        write_encoder(disk.here / "repository")
         write_ensemble(disk.here / "repository")
-        yield disk, Workshop(tmp_path / "disk" / "repository", site)
+        yield disk, Workshop(tmp_path / "disk" / "repository", tmp_path / "site")
 
 
-def fails_for_want_of_space(ended: Ended, disk: SmallDisk, package: str) -> None:
+def fails_for_want_of_space(ended: Ended, package: Path) -> None:
     """See that the build failed with one error of one line, and that nothing of a version is there."""
-    assert (ended.code, json.loads(ended.out)) == (1, []), ended
+    assert ended.code == 1, ended
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, ended.err
-    assert "the disk is full (0 MB free); nothing was published. Free some space and run the build again" in errors[0]
+    assert "the disk is full" in errors[0]
+    assert errors[0].lower().endswith("free some space and run the build again")
     assert "Traceback" not in ended.err
-    assert [path.name for path in (disk.here / "repository" / package).iterdir() if path.is_dir()] == []
-    assert [path.name for path in (disk.here / ".repository.staging").iterdir()] == ["lock"]
+    assert [path.name for path in package.iterdir() if path.is_dir()] == []
+    assert [path.name for path in (package.parents[1] / ".repository.staging").iterdir()] == ["lock"]
 
 
-def test_a_full_disk_while_exporting_and_while_writing_the_manifest(tmp_path: Path, site: Path) -> None:
-    with on_a_small_disk(tmp_path, site) as (disk, workshop):
+def test_a_full_disk_while_exporting_making_and_publishing(tmp_path: Path) -> None:
+    with on_a_small_disk(tmp_path) as (disk, workshop):
+        graph = write_graph(disk.here / "repository")
 
         def build(package: str) -> Ended:
             return disk.run(workshop.arguments(package), workshop.environment())
 
-        def size_of(package: str, name: str) -> int:
-            return (disk.here / "repository" / package / "1" / name).stat().st_size
-
-        disk.leave(pages=4)
-        fails_for_want_of_space(build(ENCODER), disk, ENCODER)
+        stored = []
+        for pages in (0, 4, 9):  # on the way to a version there is less to do each time
+            disk.leave(pages)
+            fails_for_want_of_space(build(GRAPH), graph)
+            stored.append(len(list((disk.here / ".repository.artifacts").glob("artifacts/*/*.json"))))
+        assert stored == sorted(stored)
         disk.leave(pages=1)  # the ensemble's config, and nothing for the manifest
-        fails_for_want_of_space(build(ENSEMBLE), disk, ENSEMBLE)
-        disk.leave(pages=0)
-        fails_for_want_of_space(build(ENSEMBLE), disk, ENSEMBLE)
+        fails_for_want_of_space(build(ENSEMBLE), disk.here / "repository" / ENSEMBLE)
         disk.free()
-        for package in (ENCODER, ENSEMBLE):
+        for package in (GRAPH, ENSEMBLE):
             done = build(package)
             assert (done.code, [(it["version"], it["built"]) for it in done.data]) == (0, [(1, True)]), done
-            manifest = read_manifest(disk.here / "repository" / package / "1")
-            assert manifest is not None
-            assert altered_files(disk.here / "repository" / package / "1", manifest) == ()
-        assert size_of(ENCODER, "model.onnx") > 4 * 4096
+            version = disk.here / "repository" / package / "1"
+            assert altered_files(version, manifest_of(version)) == ()
 
 
-def test_a_read_only_repository_is_told_whether_or_not_something_was_built_there(tmp_path: Path, site: Path) -> None:
-    with on_a_small_disk(tmp_path, site) as (disk, workshop):
+def test_a_store_whose_disk_is_full_is_told_and_nothing_is_published(tmp_path: Path, workshop: Workshop) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        store = ("--store", str(tmp_path / "disk" / "store"))
+        disk.leave(pages=2)
+        ended = disk.run(workshop.arguments(*store), workshop.environment())
+        fails_for_want_of_space(ended, workshop.repository / GRAPH)
+        assert f"in the artifact store {store[1]}: the disk is full" in ended.err
+        disk.free()
+        assert built(disk.run(workshop.arguments(*store), workshop.environment())) == [(1, True, list(ALL))]
+        assert workshop.versions() == ["1"]
+
+
+def test_a_read_only_repository_is_told_whether_or_not_something_was_built_there(tmp_path: Path) -> None:
+    with on_a_small_disk(tmp_path) as (disk, workshop):
 
         def build(*more: str) -> Ended:
             return disk.run(workshop.arguments(ENSEMBLE, *more), workshop.environment())

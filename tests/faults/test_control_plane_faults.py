@@ -153,15 +153,12 @@ def test_a_reason_that_triton_writes_to_its_log_alone_is_told_in_the_deployment(
 ) -> None:
     multiplier(repository, "odd", 1.0)
     with (repository / "odd" / "config.pbtxt").open("a") as config:
-        config.write("instance_group [ { kind: KIND_CPU gpus: [ 0 ] } ]\n")
+        config.write("instance_group [ { kind: KIND_GPU gpus: [ 97 ] } ]\n")
 
     async def scenario(_: RunningControlPlane, client: httpx.AsyncClient) -> None:
         status = (await deploy(client, "d", "odd"))["status"]
         assert status["state"] == "failed"
-        assert (
-            "instance group odd_0 of model odd has kind KIND_CPU but specifies one or more GPUs"
-            in (status["servers"][0]["reason"])
-        )
+        assert "instance group odd_0 of model odd" in status["servers"][0]["reason"]
 
     run(settings, scenario)
 

@@ -60,7 +60,7 @@ def test_a_killed_server_is_back_with_right_answers(built_repository: Path, tmp_
 def test_a_damaged_artifact_is_told_and_nothing_serves(built_repository: Path, tmp_path: Path) -> None:
     repository = tmp_path / "model_repository"
     shutil.copytree(built_repository, repository)
-    artifact = repository / "sentence_encoder" / "1" / "model.onnx"
+    artifact = repository / "sentence_encoder" / "1" / "onnxruntime-cpu-fp32.onnx"
     artifact.chmod(0o644)
     artifact.write_bytes(artifact.read_bytes()[:1_000_000])
 

@@ -151,9 +151,9 @@ def embedding(ended: Ended) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 def test_the_tour_and_the_same_deployments_after_a_restart(built_repository: Path, tmp_path: Path) -> None:
     state = tmp_path / "state" / "state.db"
-    built = run_apart("build", "-r", str(built_repository), "--json")
-    assert [(it["package"], it["built"]) for it in built.data] == [
-        (name, False) for name in ("sentence_encoder", "text_embedding", "text_guard", "text_tokenizer")
+    built = run_apart("build", "text_embedding", "-r", str(built_repository), "--json")
+    assert [(it["package"], it["version"], it["built"]) for it in built.data] == [
+        (name, 1, False) for name in ("sentence_encoder", "text_guard", "text_tokenizer", "text_embedding")
     ]
     text = "The cat sat on the mat."
     with serving(tmp_path / "first", built_repository, state) as (serve, url):
@@ -220,9 +220,9 @@ def test_a_demo_shows_figures_and_leaves_nothing(built_repository: Path, tmp_pat
     )
     assert [it["package"] for it in report["built"]] == [
         "sentence_encoder",
-        "text_embedding",
         "text_guard",
         "text_tokenizer",
+        "text_embedding",
     ]
 
 

@@ -15,8 +15,9 @@ import tritonclient.http
 from sentence_transformers import SentenceTransformer
 from tritonclient.utils import InferenceServerException
 
+from builders.manifest import read_manifest
 from builders.sources.distribution import locate
-from builders.spec import HuggingFaceEncoderSource, read_spec
+from builders.spec import HuggingFaceSource, read_spec
 from tests.deployed import MODEL, deployed, text_input
 
 ODDITIES = [
@@ -29,6 +30,27 @@ ODDITIES = [
 Embeddings = npt.NDArray[np.float32]
 
 
+def test_the_encoder_is_served_ragged_and_its_dense_form_and_golden_answers_stay_behind(built_repository: Path) -> None:
+    version = built_repository / "sentence_encoder" / "1"
+    names = ["config.pbtxt", "manifest.json", "onnxruntime-cpu-fp32.onnx", "probes.json", "sbom.json"]
+    assert sorted(path.name for path in version.iterdir()) == names
+    text = (version / "config.pbtxt").read_text()
+    assert "allow_ragged_batch: true" in text
+    assert "BATCH_ITEM_SHAPE" in text
+    manifest = read_manifest(version)
+    assert manifest is not None
+    parity = manifest.targets["onnxruntime-cpu-fp32"].parity
+    assert parity is not None
+    assert parity.min_cosine > 0.9999
+    assert manifest.sources.keys() >= {"golden.jsonl", "checkpoint/model.safetensors", "checkpoint/tokenizer.json"}
+    probes = json.loads((version / "probes.json").read_text())
+    assert len(probes) == 2
+    for probe in probes:
+        ids, count = probe["inputs"]
+        assert ids["shape"] == [1, len(ids["data"])]
+        assert count["data"] == [len(ids["data"])]
+
+
 def corpus() -> list[str]:
     """Return a thousand real sentences, and what is odd."""
     lines = (Path(__file__).parents[1] / "data" / "sentences.jsonl").read_text(encoding="utf-8").splitlines()
@@ -39,8 +61,10 @@ def test_embeddings_equal_the_original_for_a_thousand_sentences(built_repository
     """Through gRPC one by one at concurrency 16, so that lengths mix; and through HTTP in requests of many texts."""
     texts = corpus()
     source = read_spec(built_repository / "sentence_encoder").source
-    assert isinstance(source, HuggingFaceEncoderSource)
-    original = SentenceTransformer(str(locate(source.checkpoint)), device="cpu", local_files_only=True)
+    assert isinstance(source, HuggingFaceSource)
+    original = SentenceTransformer(
+        str(locate(source.checkpoint, built_repository / "sentence_encoder")), device="cpu", local_files_only=True
+    )
     expected: Embeddings = original.encode(texts, batch_size=32, convert_to_numpy=True)
     order = list(range(len(texts)))
     random.Random(3).shuffle(order)

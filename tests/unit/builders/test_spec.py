@@ -1,11 +1,12 @@
-"""model.toml: what is read, and what each mistake is told."""
+"""model.toml: what is read, and what each mistake is told: file, line, field, and what may have been meant."""
 
 from pathlib import Path
 
 import pytest
 
 from builders.errors import SourceError, SpecError
-from builders.spec import HuggingFaceEncoderSource, StageSource, find_packages, read_spec
+from builders.spec import DEFAULT_TOLERANCES, HuggingFaceSource, StageSource, Tolerance, find_packages, read_spec
+from builders.targets import Target
 
 ENCODER = """
 name = "m"
@@ -14,8 +15,17 @@ licence = "Apache-2.0"
 [source]
 kind = "huggingface_encoder"
 checkpoint = { distribution = "d", path = "p" }
-[source.parity]
+[tolerance.fp32]
 min_cosine = 0.999
+[[targets]]
+runtime = "onnxruntime"
+device = "cpu"
+precision = "fp32"
+[[targets]]
+runtime = "tensorrt"
+device = "sm_90"
+precision = "fp8"
+required = false
 """
 STAGE = """
 name = "m"
@@ -36,33 +46,70 @@ def package(tmp_path: Path) -> Path:
 
 def test_reads_a_spec(package: Path) -> None:
     (package / "model.toml").write_text(ENCODER)
-    source = read_spec(package).source
-    assert isinstance(source, HuggingFaceEncoderSource)
-    assert (source.parity.min_cosine, source.parity.golden, source.checkpoint.path) == (0.999, "golden.jsonl", "p")
+    spec = read_spec(package)
+    assert isinstance(spec.source, HuggingFaceSource)
+    assert [(str(each.target), each.required) for each in spec.graph_targets] == [
+        ("onnxruntime-cpu-fp32", True),
+        ("tensorrt-sm_90-fp8", False),
+    ]
+    fp32, fp8 = spec.graph_targets
+    assert (spec.tolerance_of(fp32), spec.tolerance_of(fp8)) == (Tolerance(min_cosine=0.999), DEFAULT_TOLERANCES["fp8"])
+    assert (spec.golden, spec.max_batch_size, spec.measure.batch_sizes) == (None, 0, [1, 8, 32])
+
+
+def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
+    (package / "model.toml").write_text(ENCODER[: ENCODER.index("[[targets]]")])
+    assert [each.target for each in read_spec(package).graph_targets] == [Target("onnxruntime", "cpu", "fp32")]
+    (package / "model.toml").write_text(STAGE)
+    assert read_spec(package).graph_targets == ()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("name = ", "not TOML"),
-        (ENCODER.replace("licence", "license"), r"licence: Field required; license: Extra inputs"),
-        (ENCODER.replace("huggingface_encoder", "pickle"), "source: Input tag 'pickle'"),
         (
-            ENCODER.replace("0.999", "1.5"),
-            r"source\.huggingface_encoder\.parity\.min_cosine: .*less than or equal to 1",
+            ENCODER.replace("licence", "license"),
+            r"model.toml:4: license: there is no such field; did you mean 'licence'",
         ),
+        (ENCODER.replace("huggingface_encoder", "pickle"), "model.toml:5: source: Input tag 'pickle'"),
+        (ENCODER.replace("checkpoint", "checkpiont"), "model.toml:7: source.checkpiont: .*did you mean 'checkpoint'"),
+        (ENCODER.replace("0.999", "1.5"), r"model.toml:9: tolerance\.fp32\.min_cosine: .*less than or equal to 1"),
         (ENCODER.replace("0.999", '"high"'), "valid number"),
-        (ENCODER.replace('name = "m"', 'name = "other"'), "name is 'other', but the folder is 'm'"),
-        (ENCODER + 'golden = "../../secrets.jsonl"', "golden: String should match pattern"),
-        (STAGE + '"model.py" = { distribution = "d", path = "p" }', "a version has a 'model.py' of its own"),
-        (ENCODER.replace('name = "m"', 'name = "../m"'), "name: String should match pattern"),
+        (ENCODER.replace("[tolerance.fp32]", "[tolerance.fp12]"), r"model.toml:8: tolerance\.fp12: Input should be"),
+        (ENCODER.replace('name = "m"', 'name = "other"'), "model.toml:2: name is 'other', but the folder is 'm'"),
+        (ENCODER + '[golden]\nfile = "../../secrets.jsonl"', "model.toml:20: golden.file: String should match pattern"),
+        (ENCODER.replace('"sm_90"', '"sm_86"'), r"model.toml:14: targets\.1: sm_86 has no fp8; it begins with sm_89"),
+        (ENCODER.replace('"cpu"', '"sm_80"'), r"targets\.0: onnxruntime takes the devices cpu and cuda, not sm_80"),
+        (ENCODER.replace('"sm_90"', '"cpu"').replace('"fp8"', '"fp32"'), "tensorrt builds for one GPU architecture"),
+        (ENCODER.replace('"tensorrt"', '"tensorrt_rtx"'), "tensorrt_rtx compiles for compute capability .* not 9.0"),
+        (ENCODER + "hardware_compatible = 'all'", r"targets\.1\.hardware_compatible: Input should be 'none'"),
+        (ENCODER.replace("required = false", 'device = "sm_90"'), "not TOML"),
+        (ENCODER + ENCODER[ENCODER.index("[[targets]]") :], "onnxruntime-cpu-fp32, tensorrt-sm_90-fp8 given twice"),
+        (
+            ENCODER + '[[inputs]]\nname = "x"\nmin = [1]\nopt = [4]\nmax = [2]',
+            r"model.toml:19: inputs\.0: every dimension",
+        ),
+        (
+            STAGE + '"model.py" = { distribution = "d", path = "p" }',
+            "model.toml:9: .*a version has a 'model.py' of its own",
+        ),
+        (STAGE + "[config]\nmax_batch_size = 3", "config: not for a package of kind 'stage'"),
+        (ENCODER.replace('name = "m"', 'name = "../m"'), "model.toml:2: name: String should match pattern"),
     ],
 )
-def test_each_mistake_is_told_with_file_and_field(package: Path, text: str, said: str) -> None:
+def test_each_mistake_is_told_with_file_line_and_field(package: Path, text: str, said: str) -> None:
     (package / "model.toml").write_text(text)
     with pytest.raises(SpecError, match=said) as raised:
         read_spec(package)
     assert str(package / "model.toml") in str(raised.value)
+
+
+def test_every_mistake_is_told_at_once(package: Path) -> None:
+    (package / "model.toml").write_text(ENCODER.replace("licence", "license").replace('"fp8"', '"fp80"'))
+    with pytest.raises(SpecError) as raised:
+        read_spec(package)
+    assert str(raised.value).count(str(package)) == 3
 
 
 def test_missing_and_undecodable_files(package: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from builders.supply_chain.keys import KEY_PASSWORD_VARIABLE, KEY_PATH_VARIABLE, KEY_TEXT_VARIABLE
 from control_plane.errors import SettingsError
 from control_plane.settings import load_settings
 
@@ -63,3 +64,23 @@ def test_a_token_is_not_shown() -> None:
 def test_a_repository_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="TRITONFLEET_MODEL_REPOSITORY"):
         load_settings({"model_repository": tmp_path / "none"}).validate_binding()
+
+
+@pytest.mark.parametrize("policy", ["warn", "require"])
+def test_signatures_are_looked_at_with_a_key_only(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+    monkeypatch.setenv("TRITONFLEET_SIGNATURE_POLICY", policy)
+    with pytest.raises(SettingsError, match=f"SIGNATURE_POLICY is {policy}, .* TRITONFLEET_PUBLIC_KEY"):
+        load_settings()
+    monkeypatch.setenv("TRITONFLEET_PUBLIC_KEY", "/keys/tritonfleet.pub")
+    assert load_settings().public_key == Path("/keys/tritonfleet.pub")
+
+
+def test_a_policy_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="TRITONFLEET_SIGNATURE_POLICY: Input should be 'off', 'warn' or 'require'"):
+        load_settings({"signature_policy": "on"})
+
+
+def test_what_other_commands_read_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (KEY_PATH_VARIABLE, KEY_TEXT_VARIABLE, KEY_PASSWORD_VARIABLE, "TRITONFLEET_ARTIFACT_STORE"):
+        monkeypatch.setenv(name, "x")
+    load_settings()

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.errors import ParityError
 from builders.onnx.packed import export_packed_encoder
 from builders.onnx.packed_module import ReferenceEncoder
+from builders.parity import compare, onnx_runner
+from builders.reference import Case
 from builders.sources.checkpoint import EncoderCheckpoint, read_checkpoint
-from builders.spec import Parity
-from builders.verify import prove_parity
+from builders.spec import Tolerance
 from tests.tiny_encoder import DIMENSION, MAX_SEQ_LENGTH, VOCABULARY, save_tiny_encoder
 
 Ids = list[int]
@@ -111,17 +111,17 @@ def test_the_graph_is_of_standard_operators_and_named_as_triton_sees_it(exported
     assert [value.name for value in model.graph.output] == ["sentence_embedding"]
 
 
-def test_parity_is_proven_or_refused(exported: Path, checkpoint: EncoderCheckpoint) -> None:
-    texts = ["w1 w2 w3", "", "w4", "w5 " * 100, "unknown words"]
-    seen: list[tuple[int, int]] = []
-    proof = prove_parity(exported, checkpoint, texts, Parity(), lambda done, total: seen.append((done, total)))
-    assert proof.sentences == len(texts)
-    assert proof.min_cosine > 0.9999
-    assert seen[-1] == (5, 5)
+def test_parity_is_proven_or_refused(exported: Path, session: onnxruntime.InferenceSession, tmp_path: Path) -> None:
+    counts = np.asarray([[3], [1]], dtype=np.int32)
+    inputs = {"input_ids": np.asarray([5, 6, 7, 8]), "token_count": counts, "input_ids_shape": counts}
+    case = Case("two", "random", 2, inputs, {"sentence_embedding": session.run(None, inputs)[0]})
+    tolerance = Tolerance(min_cosine=0.9999)
+    parity, problems = compare(onnx_runner(exported), [case], tolerance)
+    assert (parity.items, problems) == (2, ())
+    assert parity.min_cosine > 0.9999
     model = onnx.load(exported)
     weight = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [len(VOCABULARY), DIMENSION])
     weight.raw_data = np.frombuffer(weight.raw_data, np.float32)[::-1].tobytes()
-    broken = exported.with_name("broken.onnx")
-    onnx.save(model, broken)
-    with pytest.raises(ParityError, match=r"lowest cosine -?0\.\d+ .* worst sentence: .* Nothing was published"):
-        prove_parity(broken, checkpoint, texts, Parity())
+    onnx.save(model, tmp_path / "broken.onnx")
+    _, (problem,) = compare(onnx_runner(tmp_path / "broken.onnx"), [case], tolerance)
+    assert problem.startswith("output sentence_embedding: cosine ")

@@ -1,10 +1,13 @@
 """The model repository on disk."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from builders.manifest import Manifest, ManifestTarget
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.errors import LoadFailedError
 from control_plane.state import ModelName
@@ -87,3 +90,67 @@ def test_a_config_that_cannot_be_read_is_a_failed_load(tmp_path: Path) -> None:
 
 def test_a_repository_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert list(RepositoryFolder(tmp_path / "none").read()) == []
+
+
+FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
+
+
+def targeted(root: Path) -> tuple[Path, Manifest]:
+    """Write version 1 of `m` with two targets, of which the first is the default one."""
+    version = package(root, "m", "1") / "1"
+    for name, size, config in ((FP32, 8, "config.pbtxt"), (INT8, 16, f"config.{INT8}.pbtxt")):
+        own = CONFIG.format(name="m").replace(": 4", f": {size}").replace('"python"', '"onnxruntime"')
+        (version / config).write_text(f'{own}default_model_filename: "{name}.onnx"\n')
+    targets = {
+        FP32: ManifestTarget(f"{FP32}.onnx", "config.pbtxt", {"onnxruntime": "1.20.1"}),
+        INT8: ManifestTarget(f"{INT8}.onnx", f"config.{INT8}.pbtxt", {"onnxruntime": "1.20.1"}),
+    }
+    manifest = Manifest("m", 1, "key", "MIT", "tritonfleet build m", targets=targets)
+    (version / "manifest.json").write_text(manifest.to_json())
+    return version, manifest
+
+
+def test_the_targets_of_a_version_and_the_config_of_each(tmp_path: Path) -> None:
+    _, manifest = targeted(tmp_path)
+    repository, name = RepositoryFolder(tmp_path), ModelName("m")
+    published = repository.read()
+    assert published.models[name].targets == {1: manifest.targets}
+    for target, filename, size in (("", FP32, 8), (FP32, FP32, 8), (INT8, INT8, 16)):
+        config = json.loads(repository.load_config(name, 1, target))
+        assert (config["default_model_filename"], config["max_batch_size"]) == (f"{filename}.onnx", size)
+        assert config["version_policy"] == {"specific": {"versions": ["1"]}}
+    with pytest.raises(LoadFailedError, match=f"has no target tensorrt-sm_90-fp16; there are: {FP32}, {INT8}"):
+        repository.load_config(name, 1, "tensorrt-sm_90-fp16")
+
+
+def test_a_target_whose_config_is_gone_is_not_served_with_another_one(tmp_path: Path) -> None:
+    version, _ = targeted(tmp_path)
+    (version / f"config.{INT8}.pbtxt").unlink()
+    with pytest.raises(LoadFailedError, match=f"config.{INT8}.pbtxt: there is no such file"):
+        RepositoryFolder(tmp_path).load_config(ModelName("m"), 1, INT8)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("{", "cannot be read by this version of Tritonfleet; publish the version again"),
+        ('{"schema": 1}', "cannot be read by this version of Tritonfleet; publish the version again"),
+        (7, "onnxruntime-cpu-fp32.config: Input should be a valid string"),
+        ("../../other/1/config.pbtxt", "../../other/1/config.pbtxt is no name of a file in the version's folder"),
+    ],
+)
+def test_a_manifest_that_is_none_is_told_and_nothing_is_loaded_by_it(
+    tmp_path: Path, written: object, told: str
+) -> None:
+    version, manifest = targeted(tmp_path)
+    if isinstance(written, str) and written.startswith("{"):
+        text = written
+    else:
+        fp32 = replace(manifest.targets[FP32], config=written)  # type: ignore[arg-type]
+        text = replace(manifest, targets={FP32: fp32}).to_json()
+    (version / "manifest.json").write_text(text)
+    package = RepositoryFolder(tmp_path).read().models[ModelName("m")]
+    assert told in package.at(1).problems[0]
+    assert (package.draft.problems, package.targets) == ((), {})
+    with pytest.raises(LoadFailedError, match=re.escape(told)):
+        RepositoryFolder(tmp_path).load_config(ModelName("m"), 1, FP32)

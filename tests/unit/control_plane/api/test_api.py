@@ -9,7 +9,7 @@ from control_plane.state import ModelName, ServerId
 from tests.fakes.calls import PROBLEM, problem, run
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
-from tests.fakes.world import a_built, a_config, a_package, a_server
+from tests.fakes.world import a_built, a_config, a_package, a_server, a_target, with_targets
 
 
 def test_create_and_wait_until_it_serves() -> None:
@@ -26,7 +26,7 @@ def test_create_and_wait_until_it_serves() -> None:
         assert (body["version"], body["revision"], body["status"]["state"]) == (None, 1, "serving")
         (server,) = body["status"]["servers"]
         assert (server["server"], server["state"], server["reason"]) == ("s0", "serving", "")
-        assert server["models"][0] == {"model": "a", "version": 2, "state": "READY", "reason": ""}
+        assert server["models"][0] == {"model": "a", "version": 2, "state": "READY", "reason": "", "target": ""}
         assert (await client.get("/v1/deployments/d")).json() == body
         assert (await client.get("/v1/deployments")).json() == {"deployments": [body]}
 
@@ -163,7 +163,7 @@ def test_models_show_versions_members_problems_and_where_they_are_ready() -> Non
         await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "e"})
         body = (await client.get("/v1/models/e")).json()
         assert (body["backend"], body["versions"], body["members"]) == ("ensemble", [1], ["a", "b"])
-        assert (body["ready_on"], body["deployments"]) == ([{"server": "s0", "version": 1}], ["d"])
+        assert (body["ready_on"], body["deployments"]) == ([{"server": "s0", "version": 1, "target": ""}], ["d"])
         names = [it["name"] for it in (await client.get("/v1/models")).json()["models"]]
         assert names == ["a", "b", "e", "unbuilt"]
         problem(await client.get("/v1/models/none"), 404, "not-found")
@@ -193,6 +193,7 @@ def test_the_plan_is_shown_without_touching_anything() -> None:
                 "server": "s0",
                 "model": "b",
                 "version": 1,
+                "target": "",
                 "stage": 0,
                 "reason": "Not loaded, needed by 'd'.",
             }
@@ -245,3 +246,74 @@ def test_an_unreachable_server_does_not_fail_the_wait_before_its_time() -> None:
         assert response.json()["status"]["state"] == "pending"
 
     run(scenario)
+
+
+FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
+
+
+def test_a_wish_is_shown_and_reaches_the_server_and_stays_until_another_is_made() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        created = (await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "m"})).json()
+        assert (created["precisions"], created["allow_unproven"]) == ([], False)
+        assert created["status"]["servers"][0]["models"][0]["target"] == FP32
+        redeploy = "/v1/deployments/d/redeploy?wait=10"
+        moved = (await client.post(redeploy, json={"precisions": ["int8"], "allow_unproven": True})).json()
+        assert (moved["precisions"], moved["allow_unproven"], moved["revision"]) == (["int8"], True, 2)
+        assert moved["status"]["state"] == "serving"
+        assert moved["status"]["servers"][0]["models"][0]["target"] == INT8
+        assert rig.triton.processes[rig.servers[0].id].files == {"m": INT8}
+        assert (await client.get("/v1/models/m")).json()["ready_on"][0]["target"] == INT8
+        kept = (await client.post(redeploy)).json()
+        assert (kept["precisions"], kept["allow_unproven"], kept["revision"]) == (["int8"], True, 3)
+        back = (await client.post(redeploy, json={"precisions": []})).json()
+        assert (back["precisions"], back["allow_unproven"]) == ([], True)
+        assert rig.triton.processes[rig.servers[0].id].files == {"m": FP32}
+        nothing = (await client.post(redeploy, json={"precisions": ["fp8"]})).json()
+        assert nothing["status"]["state"] == "failed"
+        reason = nothing["status"]["servers"][0]["reason"]
+        assert f"Model 'm': version 1 is not loaded here: no target of the version fits the server: {FP32} is" in reason
+        assert rig.ready() == {"m:1"}, "what serves is left alone"
+
+    run(scenario, rig=Rig(packages=(with_targets(a_package("m"), FP32, INT8),)))
+
+
+def test_wishes_that_contradict_each_other_are_refused() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/deployments", json={"name": "d", "model": "m"})
+        other = {"name": "other", "model": "m", "precisions": ["int8", "fp32"]}
+        causes = problem(await client.post("/v1/deployments", json=other), 422, "cannot-be-served")["causes"]
+        assert len(causes) == 1
+        assert causes[0].startswith("Deployment 'd' wishes model 'm' in its most precise target, this one in int8 or")
+        assert (await client.post("/v1/deployments", json={**other, "precisions": []})).status_code == 201
+        answer = await client.post("/v1/deployments/d/redeploy?together=true", json={"precisions": ["int8"]})
+        assert "'other' wishes model 'm'" in problem(answer, 422, "cannot-be-served")["causes"][0]
+        for wrong in (["int4"], ["int8", "int8"], "int8"):
+            answer = await client.post("/v1/deployments/d/redeploy", json={"precisions": wrong})
+            assert answer.status_code == 422, wrong
+
+    run(scenario, rig=Rig(packages=(with_targets(a_package("m"), FP32, INT8),)))
+
+
+def test_what_is_wrong_with_a_signature_and_is_let_pass_is_shown() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        body = (await client.get("/v1/models/m")).json()
+        assert (body["problems"], body["warnings"]) == ([], ["m/1 is not signed."])
+        assert (await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "m"})).status_code == 201
+
+    package = a_package("m")
+    unsigned = replace(package, own={1: replace(package.draft, warnings=("m/1 is not signed.",))})
+    run(scenario, rig=Rig(packages=(unsigned,)))
+
+
+def test_an_unproven_target_is_loaded_where_it_is_allowed_only() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        refused = (await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "m"})).json()
+        assert refused["status"]["state"] == "failed"
+        assert "is unproven (needs a GPU of sm_90), and the deployment does not allow that" in str(refused["status"])
+        assert rig.triton.calls == []
+        rig.clock.move(1)
+        allowed = await client.post("/v1/deployments/d/redeploy?wait=10", json={"allow_unproven": True})
+        assert allowed.json()["status"]["state"] == "serving"
+
+    package = with_targets(a_package("m"), engine=a_target(FP32, "needs a GPU of sm_90"))
+    run(scenario, rig=Rig(packages=(package,)))

@@ -33,4 +33,4 @@ def test_the_environments_settings_of_serve_are_not_the_demos(monkeypatch: pytes
 def test_a_repository_without_packages_is_told(tmp_path: Path) -> None:
     ended = run_here("demo", "-r", str(tmp_path), "--json")
     assert (ended.code, ended.out) == (1, "")
-    assert "holds no package" in ended.flat
+    assert "has no package text_embedding; it has: none" in ended.flat

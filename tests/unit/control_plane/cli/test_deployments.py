@@ -10,7 +10,7 @@ from tests.command_line import run_here
 from tests.fakes.rest import answering
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
-from tests.fakes.world import a_package
+from tests.fakes.world import a_package, with_targets
 from tests.scripted_http import Answer, scripted_server
 
 TOKEN = "one two three"  # noqa: S105 - it guards fakes
@@ -19,6 +19,8 @@ BODY = {
     "model": "m",
     "version": None,
     "pins": [{"model": "m", "version": 1}],
+    "precisions": [],
+    "allow_unproven": False,
     "revision": 1,
     "status": {"state": "progressing", "reasons": [], "servers": []},
 }
@@ -26,7 +28,7 @@ BODY = {
 
 def body(state: str, reason: str = "", model_state: str | None = "LOADING") -> dict[str, object]:
     """Return a deployment in `state` on one server."""
-    row = {"model": "m", "version": 1, "state": model_state, "reason": ""}
+    row = {"model": "m", "version": 1, "state": model_state, "reason": "", "target": ""}
     server = {"server": "s0", "state": state, "reason": reason, "models": [row]}
     return {**BODY, "status": {"state": state, "reasons": [], "servers": [server]}}
 
@@ -182,3 +184,24 @@ def test_a_wait_that_runs_out_ends_with_1_and_none_at_all_with_0() -> None:
     assert late.data["status"]["state"] == "progressing"
     assert (at_once.code, at_once.err) == (0, "")
     assert [asked.path for asked in server.asked][-1] == "/v1/deployments"
+
+
+def test_precisions_and_what_is_allowed_are_sent_kept_and_withdrawn() -> None:
+    package = with_targets(a_package("m"), "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8")
+    with answering(Rig(packages=(package,))) as address:
+        ended = run_here(
+            "deploy", "m", "--precision", "fp16", "--precision", "int8", "--allow-unproven", "--url", address
+        )
+        assert (ended.code, ended.err) == (0, "")
+        assert "in fp16 or int8" in ended.flat
+        assert "unproven artifacts are allowed" in ended.flat
+        assert "s0 m 1 onnxruntime-cpu-int8 READY" in ended.flat
+        assert "s0:1 onnxruntime-cpu-int8" in run_here("status", "--url", address).flat
+        kept = run_here("deploy", "m", "--redeploy", "--json", "--url", address).data
+        assert (kept["precisions"], kept["allow_unproven"]) == (["fp16", "int8"], True)
+        again = ("deploy", "m", "--redeploy", "--precision", "default", "--no-allow-unproven", "--url", address)
+        back = run_here(*again, "--json").data
+        assert (back["precisions"], back["allow_unproven"]) == ([], False)
+        assert back["status"]["servers"][0]["models"][0]["target"] == "onnxruntime-cpu-fp32"
+        both = run_here("deploy", "m", "--precision", "default", "--precision", "int8", "--url", address)
+        assert (both.code, "stands alone" in both.err) == (2, True)

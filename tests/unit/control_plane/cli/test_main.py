@@ -13,12 +13,17 @@ from control_plane.settings import CLIENT_URL_VARIABLE
 from tests.command_line import command_line, environment, run_apart, run_here
 from tests.scripted_http import Answer, scripted_server
 
-COMMANDS = ("build", "serve", "deploy", "undeploy", "status", "infer", "demo")
+COMMANDS = (
+    *("build", "publish", "import", "verify", "measure", "verify-signature"),
+    *("serve", "deploy", "undeploy", "status", "infer", "demo"),
+)
+GROUPS = ("key",)
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
 def test_there_are_no_other_commands() -> None:
     assert [command.name for command in app.registered_commands] == list(COMMANDS)
+    assert [group.name for group in app.registered_groups] == list(GROUPS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -56,6 +61,8 @@ def test_the_first_help_names_every_command_and_the_exit_codes() -> None:
         (("serve", "--servers", "0"), "--servers"),
         (("demo", "--seconds", "0"), "--seconds"),
         (("build", "--sentences"), "No such option"),
+        (("build", "--shard", "3/2"), "--shard is i/n"),
+        (("build", "--all", "m"), "not both"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_wrong(arguments: tuple[str, ...], said: str) -> None:
@@ -152,7 +159,7 @@ def test_completion_scripts_name_the_command(shell: str) -> None:
 def test_completion_completes_commands_and_options() -> None:
     words = {"_TRITONFLEET_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     commands = run_apart(**words, COMP_WORDS="tritonfleet ")
-    assert sorted(commands.out.split()) == sorted(COMMANDS)
+    assert sorted(commands.out.split()) == sorted((*COMMANDS, *GROUPS))
     options = run_apart(**{**words, "COMP_CWORD": "2"}, COMP_WORDS="tritonfleet deploy --re")
     assert options.out.split() == ["--redeploy"]
 

@@ -1,0 +1,132 @@
+"""Engines compiled for the GPU that is here, with each TensorRT that is installed, run and held against onnxruntime.
+
+Runs by itself where a GPU and a module are. Not one of these tests has run on hardware yet.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tritonclient.grpc as triton
+from onnx import TensorProto
+
+from builders.reference import Case, load_reference, save_reference
+from builders.targets import RTX_COMPUTE_CAPABILITIES, Precision, Runtime, Target
+from builders.tensorrt.compile import compile_engine
+from builders.tensorrt.request import EngineRequest, EngineResult
+from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.cuda import Cuda
+from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.errors import ModelSetupError
+from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.execution import Engine
+from tests.serving import DEADLINE_S, embedded_server
+from tests.unit.builders.tensorrt.tiny_onnx import RANGE, WIDTH, tiny_model
+
+pytestmark = pytest.mark.gpu
+
+MODULES: Mapping[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx_bindings"}
+TOLERANCE: Mapping[Precision, float] = {"fp32": 2e-3, "fp16": 2e-2}
+"""Largest absolute error of a normalised output; fp32 allows for TF32, which TensorRT uses unless told otherwise."""
+ELEMENT_TYPE: Mapping[Precision, int] = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Cuda:
+    try:
+        return Cuda(0)
+    except ModelSetupError as exc:
+        pytest.skip(str(exc))
+
+
+@pytest.fixture(params=MODULES)
+def runtime(request: pytest.FixtureRequest, gpu: Cuda) -> Runtime:
+    chosen: Runtime = request.param
+    if find_spec(MODULES[chosen]) is None:
+        pytest.skip(f"{MODULES[chosen]} is not installed")
+    if chosen == "tensorrt_rtx" and gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
+        pytest.skip(f"TensorRT-RTX does not compile for compute capability {gpu.compute_capability}")
+    return chosen
+
+
+def request_of(runtime: Runtime, capability: str, precision: Precision, folder: Path) -> EngineRequest:
+    """Write the model and its reference set, and ask for its engine."""
+    path = folder / "tiny.onnx"
+    onnx.save(tiny_model(ELEMENT_TYPE[precision]), path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    dtype = np.float32 if precision == "fp32" else np.float16
+    cases = []
+    for batch in (1, 4, 32):
+        inputs = {"x": np.random.default_rng(batch).standard_normal((batch, WIDTH)).astype(dtype)}
+        (expected,) = session.run(["y"], inputs)
+        cases.append(Case(f"batch-{batch}", "random", batch, inputs, {"y": expected}))
+    save_reference(folder / "tiny.npz", cases)
+    target = Target(runtime, f"sm_{capability.replace('.', '')}", precision)
+    return EngineRequest(path, target, (RANGE,), timing_cache=folder / "caches", time_limit_s=300)
+
+
+def compiled(request: EngineRequest) -> EngineResult:
+    return compile_engine(request, request.onnx.with_name("tiny.engine"), lambda _: None)
+
+
+def opened(runtime: Runtime, engine: Path, gpu: Cuda) -> Engine:
+    module: Any = importlib.import_module(MODULES[runtime])
+    return Engine(module, module.Logger(module.Logger.WARNING), engine, gpu)
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_an_engine_gives_the_sources_answers(runtime: Runtime, precision: Precision, gpu: Cuda, tmp_path: Path) -> None:
+    result = compiled(request_of(runtime, gpu.compute_capability, precision, tmp_path))
+    engine = opened(runtime, result.engine, gpu)
+    for case in load_reference(tmp_path / "tiny.npz"):
+        answer = engine.run(case.inputs, frozenset({"y"}))
+        np.testing.assert_allclose(answer["y"], case.outputs["y"], atol=TOLERANCE[precision], rtol=0)
+
+
+def test_what_only_tensorrt_keeps(gpu: Cuda, tmp_path: Path) -> None:
+    if find_spec("tensorrt") is None:
+        pytest.skip("tensorrt is not installed")
+    request = request_of("tensorrt", gpu.compute_capability, "fp32", tmp_path)
+    first, second = compiled(request), compiled(request)
+    assert (first.timing_cache, second.timing_cache) == ("new", "used")
+    assert first.inspector is not None
+    assert json.loads(first.inspector.read_text())["Layers"]
+
+
+def test_an_engine_of_another_architecture_is_refused(gpu: Cuda, tmp_path: Path) -> None:
+    if find_spec(MODULES["tensorrt_rtx"]) is None:
+        pytest.skip("tensorrt_rtx_bindings is not installed")
+    other = "12.0" if gpu.compute_capability != "12.0" else "8.9"
+    result = compiled(request_of("tensorrt_rtx", other, "fp16", tmp_path))
+    with pytest.raises(ModelSetupError, match="for another GPU architecture"):
+        opened("tensorrt_rtx", result.engine, gpu)
+
+
+def test_a_real_tritonserver_serves_an_engine(gpu: Cuda, tmp_path: Path) -> None:
+    if find_spec(MODULES["tensorrt_rtx"]) is None or gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
+        pytest.skip(f"no TensorRT-RTX for compute capability {gpu.compute_capability} here")
+    result = compiled(request_of("tensorrt_rtx", gpu.compute_capability, "fp32", tmp_path))
+    version = tmp_path / "repository" / "tiny" / "1"
+    version.mkdir(parents=True)
+    result.engine.rename(version / "tiny.engine")
+    (version.parent / "config.pbtxt").write_text(
+        'backend: "tensorrt_rtx" default_model_filename: "tiny.engine" max_batch_size: 32\n'
+        f'input [{{ name: "x" data_type: TYPE_FP32 dims: [ {WIDTH} ] }}]\n'
+        f'output [{{ name: "y" data_type: TYPE_FP32 dims: [ {WIDTH} ] }}]\n'
+        "dynamic_batching { } instance_group [{ kind: KIND_GPU count: 1 }]\n"
+    )
+    case = load_reference(tmp_path / "tiny.npz")[1]
+    tensor = triton.InferInput("x", list(case.inputs["x"].shape), "FP32")
+    tensor.set_data_from_numpy(case.inputs["x"])
+    with (
+        embedded_server(version.parents[1]) as server,
+        triton.InferenceServerClient(server.server.endpoints.grpc) as client,
+    ):
+        headers = {"triton-grpc-protocol-admin-key": server.server.admin_key or ""}
+        client.load_model("tiny", headers=headers, client_timeout=DEADLINE_S)
+        answer = client.infer("tiny", [tensor], client_timeout=DEADLINE_S).as_numpy("y")
+    np.testing.assert_allclose(answer, case.outputs["y"], atol=TOLERANCE["fp32"], rtol=0)
