@@ -6,6 +6,7 @@
 # PYTHON        a Python 3.11 or 3.12 (default: the first of python3.12, python3.11, python3 that is one)
 # TORCH_FLAGS   flags for installing PyTorch, e.g. --index-url of the CPU wheels (see the README)
 # ALLOW_CUDA    set to 1 to let PyTorch's CUDA build (gigabytes) be downloaded
+# JOBS          how many tests run at a time (default: 2)
 # FLAGS         passed on: make demo FLAGS=--json, make test FLAGS="-k onnx -x"
 
 SHELL := /bin/bash
@@ -19,6 +20,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 TORCH_FLAGS ?=
 ALLOW_CUDA ?=
 FLAGS ?=
+JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Exits with a sentence unless this Python has the shared libpython that Triton's Python stub is linked to.
@@ -46,7 +48,7 @@ export NEEDS_LIBPYTHON NEEDS_CPU_TORCH
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 found. Install one, or name it: make demo PYTHON=/path/to/python3.12" >&2; exit 2; }
@@ -67,11 +69,11 @@ demo: $(VENV)/run.stamp
 	@$(BIN)/tritonfleet demo $(FLAGS)
 
 serve: $(VENV)/run.stamp
-	@$(BIN)/tritonfleet build
+	@$(BIN)/tritonfleet build text_embedding --required
 	@$(BIN)/tritonfleet serve $(FLAGS)
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest $(FLAGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(FLAGS)
 
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check .
@@ -86,6 +88,6 @@ soak: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.faults.soak $(FLAGS)
 
 clean:
-	rm -rf $(VENV) .tritonfleet .model_repository.staging .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .tritonfleet .model_repository.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf model_repository/*/[0-9]*/ build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
