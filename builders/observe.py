@@ -3,7 +3,7 @@
 Reads only, and imports nothing that is slow to import: a plan that finds nothing to do is a matter of a second.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,8 @@ _SAME_AS = {
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_cu12_bindings"),
 }
 """Distributions that carry the same tool under another name."""
+_EXTRAS = {"onnxruntime": "cpu", "onnxruntime-genai": "generation"}
+"""Which of our extras brings a tool that exports need, where it is not `export`."""
 _CANDIDATES = (
     "builders.onnx.candidates",
     "builders.onnx.precision",
@@ -63,7 +65,7 @@ def observe_package(
         check_config(folder / CONFIG_FILENAME, package)
     tools = export_tools(spec)
     runtimes = sorted({target.runtime for target in spec.graph_targets})
-    absent = [tool for tool in tools if version_of(tool) == ABSENT]
+    absent = [tool for tool in tools if _version(tool) == ABSENT]
     observed = ObservedPackage(
         spec,
         source_digests(spec, folder),
@@ -72,10 +74,10 @@ def observe_package(
             **{runtime: _recipe(_RUNTIME_MODULES[runtime]) for runtime in runtimes},
         },
         toolchains={
-            "": {tool: version_of(tool) for tool in tools},
+            "": {tool: _version(tool) for tool in tools},
             **{runtime: _tools(runtime) for runtime in runtimes},
         },
-        export_lacks=f"needs {', '.join(absent)}: pip install 'tritonfleet[export]'" if absent else None,
+        export_lacks=_told_absent(absent) if absent else None,
         host=_host(),
         versions=tuple(_published(folder)),
         config_differs=_config_differs(folder, spec),
@@ -106,11 +108,18 @@ _recipe = cache(module_digest)
 
 
 def _tools(runtime: Runtime) -> dict[str, str]:
-    found = {}
-    for tool in _RUNTIME_TOOLS[runtime]:
-        versions = (version_of(name) for name in _SAME_AS.get(tool, (tool,)))
-        found[tool] = next((version for version in versions if version != ABSENT), ABSENT)
-    return found
+    return {tool: _version(tool) for tool in _RUNTIME_TOOLS[runtime]}
+
+
+def _version(tool: str) -> str:
+    """Return the version of a tool, whichever distribution carries it; ABSENT where none is installed."""
+    versions = (version_of(name) for name in _SAME_AS.get(tool, (tool,)))
+    return next((version for version in versions if version != ABSENT), ABSENT)
+
+
+def _told_absent(tools: Iterable[str]) -> str:
+    extras = sorted({_EXTRAS.get(tool, "export") for tool in tools})
+    return f"needs {', '.join(tools)}: pip install 'tritonfleet[{','.join(extras)}]'"
 
 
 def _stored(observed: ObservedPackage, store: ArtifactStore) -> dict[str, tuple[Artifact, ...]]:

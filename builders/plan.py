@@ -236,6 +236,8 @@ def _plan_target(observed: ObservedPackage, spec: TargetSpec, export: ExportStep
     proven = tuple(artifact for artifact in stored if not artifact.failed and not artifact.unproven)
     # What this machine could not prove, another may have: that one is better than any made here.
     state = Cached(proven[-1]) if unproven and proven else _state(stored, toolchain, lacks)
+    if lacks is None and not unproven and isinstance(state, Cached) and state.artifact.unproven:
+        state = ToDo(f"made where it could not be run ({state.artifact.unproven}); here it is proven and measured")
     others = _other_versions(stored, state) if spec.runtime == "tensorrt" else ()
     return TargetStep(spec, key, state, toolchain, unproven, others)
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from builders.errors import SpecError, read_text
+from builders import pbtxt
+from builders.errors import ConfigError, SpecError, read_text
 from builders.forms import InputRange
 from builders.targets import Precision, Runtime, Target, target_problem
 from builders.toml_lines import line_of
@@ -291,10 +292,26 @@ def read_spec(package: Path) -> BuildSpec:
         spec = BuildSpec.model_validate(data)
     except ValidationError as exc:
         raise SpecError("; ".join(_problem(path, text, error) for error in exc.errors())) from exc
+    wrong = [f"{path}:{line_of(text, location)}: {problem}" for location, problem in _config_problems(spec)]
+    if wrong:
+        raise SpecError("; ".join(wrong))
     if spec.name != package.name:
         line = line_of(text, ("name",))
         raise SpecError(f"{path}:{line}: name is '{spec.name}', but the folder is '{package.name}'; make them the same")
     return spec
+
+
+def _config_problems(spec: BuildSpec) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield where an override of ModelConfig has no such field or another type, and what is wrong with it."""
+    layers: list[tuple[tuple[str | int, ...], dict[str, Any]]] = [(("config",), spec.config)]
+    layers += [(("targets", number, "config"), target.config) for number, target in enumerate(spec.targets)]
+    for location, layer in layers:
+        for name, value in layer.items():
+            try:
+                where = ".".join(map(str, location))
+                pbtxt.from_json(pbtxt.merge({}, {name: value}, where=where), header="", where=where)
+            except ConfigError as exc:
+                yield (*location, name), str(exc)
 
 
 def _problem(path: Path, text: str, error: ErrorDetails) -> str:

@@ -57,8 +57,8 @@ class ArtifactStore:
     def add(self, artifact: Artifact) -> Artifact:
         """Record an artifact whose files are in the store; return the record that stands: the first one that is whole.
 
-        A record of a failure gives way to an artifact, for whoever made one. Raises StoreError where a file of
-        `artifact` is not in the store.
+        A record of a failure gives way to an artifact, for whoever made one, and an unproven artifact to a proven one.
+        Raises StoreError where a file of `artifact` is not in the store.
         """
         if missing := self._missing(artifact):
             raise StoreError(f"{_described(artifact)} cannot be recorded: the store has no {missing}; build it again")
@@ -67,7 +67,7 @@ class ArtifactStore:
         if self.objects.create(name, content):
             return artifact
         first = self._record(name)
-        if first is not None and not self._missing(first) and (not first.failed or artifact.failed):
+        if first is not None and not self._missing(first) and _standing(first) >= _standing(artifact):
             return first
         self.objects.replace(name, content)
         return artifact
@@ -143,6 +143,11 @@ class ArtifactStore:
             if self.objects.size(_object_name(entry)) != entry.bytes:
                 return name
         return None
+
+
+def _standing(artifact: Artifact) -> int:
+    """Return how much a record is worth: a failure least, then what is unproven."""
+    return 0 if artifact.failed else 1 if artifact.unproven else 2
 
 
 def checked_filename(name: str) -> str:

@@ -21,7 +21,7 @@ from builders.pbtxt import parse_config
 from builders.pipeline import Builder, BuildResult, build, builder_of, publish_package
 from builders.pipeline import Progress as BuildProgress
 from builders.plan import Failed, plan_build
-from builders.spec import CONFIG_FILENAME, find_packages
+from builders.spec import CONFIG_FILENAME, find_packages, read_spec
 from builders.targets import Target, why_not_built_here
 from control_plane.adapters.engine_runner import engine_runner_of
 from control_plane.cli import output
@@ -79,6 +79,9 @@ def command(
     shard: Annotated[
         str | None, typer.Option(help="Make only the i-th of n parts of the targets, as i/n; publish nothing.")
     ] = None,
+    required: Annotated[
+        bool, typer.Option("--required", help="Make only the targets that packages require, and publish.")
+    ] = False,
     no_publish: Annotated[
         bool, typer.Option("--no-publish", help="Put artifacts into the store; publish nothing.")
     ] = False,
@@ -98,9 +101,11 @@ def command(
     """
     if every and packages:
         raise typer.BadParameter("name packages, or give --all; not both")
+    if required and (targets or shard):
+        raise typer.BadParameter("--required publishes; it does not go with --target and --shard")
     builder = _builder(repository, store)
     names = _chosen(repository, packages or [])
-    work = _work(builder, names, targets or [], shard)
+    work = _required(builder, names) if required else _work(builder, names, targets or [], shard)
     if plan:
         plans = [plan_build(builder.observe(name), work.get(name)) for name in names]
         if as_json:
@@ -137,12 +142,13 @@ def publish(
     _report(done, candidates=False, as_json=as_json)
 
 
-def build_model(repository: Path, model: str, store: str | None = None) -> list[BuildResult]:
-    """Build a package and, where it is an ensemble, its members, drawing progress on standard error.
+def build_model(repository: Path, model: str) -> list[BuildResult]:
+    """Build what a package and, where it is an ensemble, its members require, drawing progress on standard error.
 
     The first error is raised at the end.
     """
-    done = _build_each(_builder(repository, store), _chosen(repository, [model]), {}, release=True)
+    builder, names = _builder(repository, None), _chosen(repository, [model])
+    done = _build_each(builder, names, _required(builder, names), release=True)
     _raise_first(done.errors)
     return done.results
 
@@ -244,6 +250,13 @@ def _work(
     return {name: frozenset(target for package, target in steps if package == name) for name in names}
 
 
+def _required(builder: Builder, names: tuple[str, ...]) -> dict[str, frozenset[Target]]:
+    """Return the targets that each package cannot be published without; one that requires none makes all."""
+    specs = ((name, read_spec(builder.repository / name)) for name in names)
+    required = {name: frozenset(it.target for it in spec.graph_targets if it.required) for name, spec in specs}
+    return {name: targets for name, targets in required.items() if targets}
+
+
 def _part(steps: list[tuple[str, Target]], shard: str) -> list[tuple[str, Target]]:
     """Deal out what machines like this one can make, in a fixed order, whether or not it is made already.
 
@@ -265,7 +278,8 @@ def _chosen(repository: Path, packages: list[str]) -> tuple[str, ...]:
         raise SpecError(f"{repository} holds no package; a package is a folder with a model.toml")
     members = {name: _members(repository / name) for name in there}
     wanted = set(packages) or set(there)
-    wanted |= {member for name in wanted for member in members[name] if member in there}
+    while more := {member for name in wanted for member in members[name] if member in there} - wanted:
+        wanted |= more
     return tuple(sorted(wanted, key=lambda name: (bool(members[name]), name)))
 
 

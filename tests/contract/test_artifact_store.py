@@ -168,6 +168,16 @@ def test_a_failure_gives_way_to_an_artifact_and_never_the_other_way(kind: Kind, 
     assert kind.artifacts.find(KEY) == (artifact,)
 
 
+def test_what_is_unproven_gives_way_to_what_is_proven_and_never_the_other_way(kind: Kind, work: Path) -> None:
+    proven = an_artifact(kind.artifacts, work)
+    unproven = replace(proven, parity=None, unproven="needs an NVIDIA GPU")
+    assert kind.artifacts.add(unproven) == unproven
+    assert kind.artifacts.add(replace(unproven, seconds=9.0)) == unproven
+    assert kind.artifacts.add(proven) == proven
+    assert kind.artifacts.add(unproven) == proven
+    assert kind.artifacts.find(KEY) == (proven,)
+
+
 def test_eight_builders_at_once_agree_on_one_artifact(kind: Kind, work: Path, tmp_path: Path) -> None:
     def build(number: int) -> Artifact:
         store = kind.artifacts

@@ -135,6 +135,16 @@ def test_a_proven_artifact_of_another_machine_is_taken_where_this_one_cannot_pro
     assert state == Cached(proven)
 
 
+def test_what_was_made_where_it_could_not_be_run_is_made_again_where_it_can() -> None:
+    package = exported(observed(host=replace(GPU, distributions={**GPU.distributions, "onnxruntime-gpu": "1"})))
+    unproven = made(package, 1, TOOLS["onnxruntime"], unproven="needs an NVIDIA GPU")
+    step = plan_build(stored(package, unproven)).targets[1]
+    told = "made where it could not be run (needs an NVIDIA GPU); here it is proven and measured"
+    assert (step.state, step.unproven) == (ToDo(told), "")
+    done = plan_build(stored(package, made(package, 1, TOOLS["onnxruntime"])))
+    assert isinstance(done.targets[1].state, Cached)
+
+
 def test_unchanged_sources_need_no_step_even_where_the_store_is_gone() -> None:
     package = observed()
     plan = plan_build(published(package, plan_build(package)))

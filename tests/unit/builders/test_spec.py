@@ -95,6 +95,16 @@ def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
             "model.toml:9: .*a version has a 'model.py' of its own",
         ),
         (STAGE + "[config]\nmax_batch_size = 3", "config: not for a package of kind 'stage'"),
+        (
+            ENCODER + "[config]\nmax_batch_size = 3\nmax_batchsize = 3",
+            r"model.toml:21: config: ModelConfig has no field max_batchsize; did you mean max_batch_size\?",
+        ),
+        (ENCODER + "[config]\nmax_batch_size = 'many'", r"model.toml:20: config: .*max_batch_size"),
+        (
+            ENCODER + "[targets.config]\ndynamic_batching = { preferred = [4] }",
+            r"model.toml:20: targets\.1\.config: ModelConfig has no field dynamic_batching\.preferred",
+        ),
+        (ENCODER + "[config]\nmax_batch_size = 2026-01-01", r"model.toml:20: config: "),
         (ENCODER.replace('name = "m"', 'name = "../m"'), "model.toml:2: name: String should match pattern"),
     ],
 )

@@ -1,5 +1,6 @@
 """`build` and `publish`: what they print, what they refuse, their exit codes, and how work is dealt out."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -264,3 +265,34 @@ def test_an_unknown_target_is_told_with_those_there_are(graph: Path) -> None:
 def test_names_and_all_exclude_each_other(repository: Path) -> None:
     assert run("build", repository, "--all", "one").code == 2
     assert len(run("build", repository, "--all", "--plan", "--json").data) == 2
+
+
+def test_required_makes_what_a_version_cannot_be_without_and_publishes_it(tmp_path: Path) -> None:
+    write_graph(tmp_path, PLAIN, QUANTIZED)
+    add_package(tmp_path, "one")
+    first = run_here("build", "-r", str(tmp_path), "--required", "--json")
+    assert first.code == 0
+    made = {it["package"]: it["made"] for it in first.data}
+    assert made == {GRAPH: ["export", f"build {FP32}", "publish 1"], "one": ["publish 1"]}
+    everything = run_here("build", "-r", str(tmp_path), "--json").data
+    assert next(it for it in everything if it["package"] == GRAPH)["made"] == [f"build {INT8}", "publish 2"]
+    assert run_here("build", "-r", str(tmp_path), "--required", "--target", FP32).code == 2
+
+
+def test_the_members_of_members_are_built_too(tmp_path: Path) -> None:
+    for name, member in (("a", "leaf"), ("outer", "a"), ("leaf", "none"), ("other", "none")):
+        folder = add_package(tmp_path, name)
+        text = ENSEMBLE.format(name=name).replace('"a" model_version', f'"{member}" model_version')
+        (folder / "config.pbtxt").write_text(text)
+    built = run_here("build", "outer", "-r", str(tmp_path), "--json").data
+    assert {it["package"] for it in built} == {"a", "leaf", "outer"}
+
+
+def test_the_makefile_gives_commands_that_there_are() -> None:
+    makefile = (Path(__file__).parents[4] / "Makefile").read_text()
+    called = re.findall(r"tritonfleet (\w+)(.*)", makefile)
+    assert {name for name, _ in called} == {"demo", "build", "serve"}
+    for name, rest in called:
+        options = set(re.findall(r"--[a-z-]+", rest))
+        told = run_here(name, "--help").out
+        assert options <= set(re.findall(r"--[a-z-]+", told)), (name, options)
