@@ -44,7 +44,7 @@ if any(name.startswith("nvidia-") for name in names):
 endef
 export NEEDS_LIBPYTHON NEEDS_CPU_TORCH
 
-.PHONY: help demo serve test lint bench soak clean
+.PHONY: help demo serve test lint bench soak fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -86,6 +86,9 @@ bench: $(VENV)/dev.stamp
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.faults.soak $(FLAGS)
+
+fuzz: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.faults.fuzz_texts $(FLAGS)
 
 clean:
 	rm -rf $(VENV) .tritonfleet .model_repository.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

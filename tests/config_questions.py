@@ -113,7 +113,8 @@ def _members(config: ModelConfig, package: str) -> dict[str, Member]:
     versions: dict[str, set[int]] = {}
     for step in config.ensemble_steps:
         name = step.model_name
-        if not name.startswith(package) or "/" in name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        plain = name.isascii() and name.isprintable() and "/" not in name
+        if not (plain and name.startswith(package)) or len(name) > _LONGEST_NAME:
             raise NotComparableError("a member's name")
         if step.model_version > _MANY:
             raise NotComparableError("a member's version")

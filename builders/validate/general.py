@@ -41,6 +41,8 @@ def _naming(config: ModelConfig, package: str) -> Iterator[str]:
         yield f"name: \"{config.name}\" differs from the folder's name '{package}'; Triton loads a model by its folder"
     if any(character in package for character in _RESERVED_IN_NAMES):
         yield f"'{package}': a model's name may not contain a slash"
+    if config.is_python and not package.isascii():  # Triton's stub runs in the C locale
+        yield f"'{package}': the Python backend loads no model whose name is not ASCII"
     if config.max_batch_size < 0:
         yield f"max_batch_size is {config.max_batch_size}; it must be 0 (no batching) or more"
 

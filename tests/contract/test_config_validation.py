@@ -55,6 +55,7 @@ GIVEN = 'inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 1 ] zero_data: t
 
 REFUSED = {
     "name": (f'name: "other" {PLAIN}', "differs from the folder's name"),
+    "na\u00efve": (PLAIN, "whose name is not ASCII"),
     "negative_batch": (f"max_batch_size: -1 {PLAIN}", "max_batch_size is -1"),
     "no_such_platform": (f'platform: "bogus" {INPUT} {OUTPUT}', "platform 'bogus' is unknown"),
     "platform_of_another": (f'backend: "onnxruntime" platform: "tensorrt_plan" {INPUT} {OUTPUT}', "does not go with"),
@@ -211,7 +212,7 @@ STRICTER = {
 }
 """Triton takes the first of two, or anything for a data type, and answers wrongly later."""
 FILES = {"labels/y.txt": b"label\n", "initial_state/zero": bytes(8), "warmup/bits": bytes(1)}
-FUZZED, SAMPLE = 450, 16
+FUZZED, SAMPLE = 10_000, 16
 
 
 @pytest.fixture(scope="module")
