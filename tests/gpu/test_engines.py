@@ -17,6 +17,7 @@ import pytest
 import tritonclient.grpc as triton
 from onnx import TensorProto
 
+from builders.manifest import read_manifest
 from builders.reference import Case, load_reference, save_reference
 from builders.targets import RTX_COMPUTE_CAPABILITIES, Precision, Runtime, Target
 from builders.tensorrt.compile import compile_engine
@@ -24,7 +25,9 @@ from builders.tensorrt.request import EngineRequest, EngineResult
 from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.cuda import Cuda
 from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.errors import ModelSetupError
 from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.execution import Engine
+from tests.command_line import run_here
 from tests.serving import DEADLINE_S, embedded_server
+from tests.tiny_packages import GRAPH, write_graph
 from tests.unit.builders.tensorrt.tiny_onnx import RANGE, WIDTH, tiny_model
 
 pytestmark = pytest.mark.gpu
@@ -130,3 +133,49 @@ def test_a_real_tritonserver_serves_an_engine(gpu: Cuda, tmp_path: Path) -> None
         client.load_model("tiny", headers=headers, client_timeout=DEADLINE_S)
         answer = client.infer("tiny", [tensor], client_timeout=DEADLINE_S).as_numpy("y")
     np.testing.assert_allclose(answer, case.outputs["y"], atol=TOLERANCE["fp32"], rtol=0)
+
+
+def test_a_build_on_this_machine_proves_what_it_makes_and_verify_agrees(
+    runtime: Runtime, gpu: Cuda, tmp_path: Path
+) -> None:
+    device = f"sm_{gpu.compute_capability.replace('.', '')}"
+    target = TARGET.format(runtime=runtime, device=device, precision="fp32", tolerance="max_abs_error = 2e-3")
+    write_with_ranges(tmp_path, target)
+    (name,) = built_and_proven(tmp_path)
+    assert name == f"{runtime}-{device}-fp32"
+
+
+def test_onnxruntime_on_cuda_is_proven_and_measured_there(gpu: Cuda, tmp_path: Path) -> None:
+    assert gpu.compute_capability
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA: pip install 'tritonfleet[gpu]'")
+    target = TARGET.format(runtime="onnxruntime", device="cuda", precision="fp16", tolerance="min_cosine = 0.999")
+    write_with_ranges(tmp_path, target)
+    (name,) = built_and_proven(tmp_path)
+    assert name == "onnxruntime-cuda-fp16"
+
+
+TARGET = """\
+[[targets]]
+runtime = "{runtime}"
+device = "{device}"
+precision = "{precision}"
+tolerance = {{ {tolerance} }}
+"""
+RANGES = '[[inputs]]\nname = "x"\nmin = [1, 8]\nopt = [4, 8]\nmax = [8, 8]\n'
+
+
+def write_with_ranges(repository: Path, target: str) -> None:
+    spec = write_graph(repository, target) / "model.toml"
+    spec.write_text(spec.read_text().replace("[[targets]]", f"{RANGES}[[targets]]", 1))
+
+
+def built_and_proven(repository: Path) -> list[str]:
+    """Build the package and prove its version once more; return the names of its targets, all of them proven."""
+    assert run_here("build", "-r", str(repository), "--json").code == 0
+    manifest = read_manifest(repository / GRAPH / "1")
+    assert manifest is not None
+    assert [target.unproven for target in manifest.targets.values()] == [""] * len(manifest.targets)
+    verified = run_here("verify", GRAPH, "-r", str(repository), "--json")
+    assert verified.code == 0, verified.err
+    return sorted(manifest.targets)
