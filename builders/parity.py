@@ -26,6 +26,8 @@ class CandidateError(TargetError):
     """One way to make a target's artifact does not work for this graph; the others may."""
 
 
+_CUDA = "CUDAExecutionProvider"
+
 Array = npt.NDArray[Any]
 Run = Callable[[Tensors], dict[str, Array]]
 """Takes a call's inputs by name, returns its outputs by name. Raises CandidateError where the artifact refuses them."""
@@ -34,7 +36,11 @@ Run = Callable[[Tensors], dict[str, Array]]
 def onnx_runner(path: Path, *, threads: int = 0, cuda: bool = False) -> Run:
     """Return what runs the ONNX file `path` with `threads` threads (0: one for each core), on the CPU or with CUDA.
 
-    Raises CandidateError where ONNX Runtime does not load it, MissingExtraError where there is no ONNX Runtime.
+    Where it is to run with CUDA, it does: ONNX Runtime takes the CPU instead where it lacks CUDA, whose answers prove
+    nothing of a GPU. Single nodes without a CUDA kernel stay on the CPU, as they do where the artifact serves.
+
+    Raises CandidateError where ONNX Runtime does not load it, or not with CUDA, and MissingExtraError where there is no
+    ONNX Runtime.
     """
     try:
         import onnxruntime  # noqa: PLC0415 - an optional extra
@@ -45,10 +51,16 @@ def onnx_runner(path: Path, *, threads: int = 0, cuda: bool = False) -> Run:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what fails is raised as well
     try:
-        providers = ["CUDAExecutionProvider"] if cuda else ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # Without its fallback, a provider that fails later, in a run, is not exchanged for the CPU either.
+        provider = _CUDA if cuda else "CPUExecutionProvider"
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
     except failures as exc:
         raise CandidateError(f"{path.name}: ONNX Runtime does not load it: {_first_line(exc)}") from exc
+    if cuda and _CUDA not in session.get_providers():
+        raise CandidateError(
+            f"{path.name}: this ONNX Runtime runs it with {', '.join(session.get_providers())} alone, not with CUDA; "
+            "it needs onnxruntime-gpu without onnxruntime beside it (the extra gpu, not cpu), and CUDA's libraries"
+        )
     names = [output.name for output in session.get_outputs()]
     taken = {value.name for value in session.get_inputs()}
 

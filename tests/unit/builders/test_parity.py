@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import pytest
 
 from builders.errors import ParityError
 from builders.parity import CandidateError, Run, compare, onnx_runner
 from builders.reference import Case, Tensors
 from builders.spec import Tolerance
+from tests.tiny_packages import write_layer
 
 Array = npt.NDArray[Any]
 SCORES = np.asarray([[0.1, 0.9], [0.8, 0.2]], np.float32)
@@ -121,3 +123,14 @@ def test_what_onnx_runtime_refuses_is_told_in_a_sentence(tmp_path: Path) -> None
     (tmp_path / "model.onnx").write_bytes(b"garbage")
     with pytest.raises(CandidateError, match=r"^model\.onnx: ONNX Runtime does not load it: "):
         onnx_runner(tmp_path / "model.onnx")
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this one has CUDA")
+def test_what_is_to_run_with_cuda_never_runs_on_the_cpu_instead(tmp_path: Path) -> None:
+    write_layer(tmp_path / "model.onnx")
+    said = r"^model\.onnx: this ONNX Runtime runs it with CPUExecutionProvider alone, not with CUDA; it needs "
+    with (
+        pytest.warns(UserWarning, match="'CUDAExecutionProvider' is not in available provider names"),
+        pytest.raises(CandidateError, match=said),
+    ):
+        onnx_runner(tmp_path / "model.onnx", cuda=True)
