@@ -86,7 +86,7 @@ def observe_package(
     if trusted is not None:
         from builders.proving import with_attestations  # noqa: PLC0415 - needs the extra `signing`
 
-        artifacts = with_attestations(artifacts, store, trusted)
+        artifacts = with_attestations(replace(observed, artifacts=artifacts), store, trusted)
     return replace(observed, artifacts=artifacts)
 
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from builders.artifacts import Artifact
+from builders.artifacts import Artifact, toolchain_id
+from builders.digests import data_digest
 from builders.errors import SourceError, TargetError
 from builders.manifest import Manifest, ManifestTarget, Parity, altered_files, parse_parity, read_manifest
 from builders.parity import Run, compare
+from builders.plan import Cached, ExportStep, ObservedPackage, plan_export, target_key
 from builders.reference import load_reference
 from builders.selection import parse_target
 from builders.spec import Tolerance
@@ -96,28 +99,84 @@ def _prove(version: Path, name: str, entry: ManifestTarget, references: Path, he
 
 
 def attest_proof(store: ArtifactStore, manifest: Manifest, proof: Proof, host: Host, signer: Signer) -> str:
-    """Put a signed attestation of `proof` into the store; return the name it has there."""
-    digest = manifest.files[proof.filename].sha256
+    """Put a signed attestation of `proof` into the store; return the name it has there.
+
+    The name says who states what: an equal proof has it already, another one does not stand in the way, and neither
+    does something under the name that is not this statement by this signer. Raises ValueError where `proof` is none.
+    """
+    if proof.parity is None or not proof.ok:
+        raise ValueError(f"{proof.target} is not proven: there is nothing to attest")
+    digest, entry = manifest.files[proof.filename].sha256, manifest.targets[proof.target]
     statement = {
         "package": manifest.package,
         "version": manifest.version,
         "target": proof.target,
-        "parity": None if proof.parity is None else asdict(proof.parity),
+        "form": entry.form,
+        "tolerance": dict(entry.tolerance),
+        "export": dict(manifest.export),
+        "parity": asdict(proof.parity),
         "host": {"cpu": host.cpu, "gpus": [asdict(gpu) for gpu in host.gpus], "tools": dict(host.distributions)},
     }
-    name = f"parity-{signer.fingerprint[:16]}.json"
-    store.add_attestation(digest, name, attest(digest, statement, signer))
+    stated = data_digest(statement)
+
+    def stands(there: bytes) -> bool:
+        found = verify_attestation(there, signer.public_key, subject_digest=digest)
+        return isinstance(found, Attestation) and data_digest(found.statement) == stated
+
+    name = f"parity-{signer.fingerprint[:16]}-{stated[:16]}.json"
+    store.add_attestation(digest, name, attest(digest, statement, signer), stands)
     return f"attestations/{digest}/{name}"
 
 
 def with_attestations(
-    artifacts: Mapping[str, tuple[Artifact, ...]], store: ArtifactStore, trusted: PublicKey
+    observed: ObservedPackage, store: ArtifactStore, trusted: PublicKey
 ) -> dict[str, tuple[Artifact, ...]]:
-    """Return the artifacts; those that were unproven when they were made, and are attested by now, as proven."""
-    return {key: tuple(_attested(each, store, trusted) for each in made) for key, made in artifacts.items()}
+    """Return the package's artifacts; those that were unproven when they were made, and are attested by now, as proven.
+
+    The digest of a file alone is no proof: a graph for the CPU and one for CUDA can be equal byte for byte. What is
+    attested must be the same target, held to the tolerance that is asked for now, against the same export's answers.
+    """
+    artifacts = dict(observed.artifacts)
+    export = plan_export(observed)
+    if export is None:
+        return artifacts
+    for spec in observed.spec.graph_targets:
+        key = target_key(observed, spec, export)
+        tolerance = observed.spec.tolerance_of(spec).model_dump(exclude_none=True)
+        asked = _Asked(str(spec.target), tolerance, _identity(export))
+        artifacts[key] = tuple(_attested(each, asked, store, trusted) for each in artifacts.get(key, ()))
+    return artifacts
 
 
-def _attested(artifact: Artifact, store: ArtifactStore, trusted: PublicKey) -> Artifact:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a statement must be about to prove a target's artifact."""
+
+    target: str
+    tolerance: Mapping[str, float]
+    export: Mapping[str, str]
+
+    def parity(self, statement: Mapping[str, Any]) -> Parity | None:
+        """Return the parity that a signed statement proves; None where it is about something else, or proves nothing.
+
+        A target's name may have a version of TensorRT behind it, which the digest of the engine covers.
+        """
+        target = str(statement.get("target")).partition("@")[0]
+        if (target, statement.get("tolerance"), statement.get("export")) != (self.target, self.tolerance, self.export):
+            return None
+        try:
+            return parse_parity(statement.get("parity"))
+        except (TypeError, KeyError, AttributeError):
+            return None
+
+
+def _identity(export: ExportStep) -> dict[str, str]:
+    """Return key and id of the export as the manifest of a version made from it has them."""
+    made = export.state.artifact.id if isinstance(export.state, Cached) else toolchain_id(export.toolchain)
+    return {"key": export.key, "id": made}
+
+
+def _attested(artifact: Artifact, asked: _Asked, store: ArtifactStore, trusted: PublicKey) -> Artifact:
     if not artifact.unproven:
         return artifact
     for name, entry in sorted(artifact.files.items()):
@@ -125,6 +184,7 @@ def _attested(artifact: Artifact, store: ArtifactStore, trusted: PublicKey) -> A
             continue
         for content in store.attestations(entry.sha256).values():
             found = verify_attestation(content, trusted, subject_digest=entry.sha256)
-            if isinstance(found, Attestation):
-                return replace(artifact, unproven="", parity=parse_parity(found.statement.get("parity")))
+            parity = asked.parity(found.statement) if isinstance(found, Attestation) else None
+            if parity is not None:
+                return replace(artifact, unproven="", parity=parity)
     return artifact

@@ -119,9 +119,19 @@ class ArtifactStore:
             name for name, entry in sorted(artifact.files.items()) if self.objects.digest(_object_name(entry)) != entry
         )
 
-    def add_attestation(self, digest: str, name: str, content: bytes) -> bool:
-        """Keep what was proven about the version with this digest; False where there is one of that name already."""
-        return self.objects.create(f"attestations/{digest}/{name}", content)
+    def add_attestation(self, digest: str, name: str, content: bytes, stands: Callable[[bytes], bool]) -> bool:
+        """Keep what was proven about the file with this digest; False where one of that name is there and `stands`.
+
+        One that does not stand is replaced: whatever lies under the name must not keep a proof out.
+        """
+        where = f"attestations/{digest}/{name}"
+        if self.objects.create(where, content):
+            return True
+        there = self.objects.read(where)
+        if there is not None and stands(there):
+            return False
+        self.objects.replace(where, content)
+        return True
 
     def attestations(self, digest: str) -> Mapping[str, bytes]:
         """Return the attestations of a version by name. Signatures are for the caller to check."""

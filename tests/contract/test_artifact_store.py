@@ -287,10 +287,14 @@ def test_a_record_of_garbage_gives_way_to_the_next_build(kind: Kind, work: Path)
     assert kind.artifacts.find(KEY) == (artifact,)
 
 
-def test_attestations_are_kept_beside_and_never_changed(kind: Kind) -> None:
-    assert kind.artifacts.add_attestation(KEY, "sm_90.json", b"proven")
-    assert not kind.artifacts.add_attestation(KEY, "sm_90.json", b"altered")
-    assert kind.artifacts.add_attestation(KEY, "sm_89.json", b"too")
+def test_attestations_are_kept_beside_and_change_only_where_they_do_not_stand(kind: Kind) -> None:
+    def stands(content: bytes) -> bool:
+        return content == b"proven"
+
+    kind.open().replace(f"attestations/{KEY}/sm_90.json", b"garbage")
+    assert kind.artifacts.add_attestation(KEY, "sm_90.json", b"proven", stands)
+    assert not kind.artifacts.add_attestation(KEY, "sm_90.json", b"altered", stands)
+    assert kind.artifacts.add_attestation(KEY, "sm_89.json", b"too", stands)
     assert kind.artifacts.attestations(KEY) == {"sm_89.json": b"too", "sm_90.json": b"proven"}
     assert kind.artifacts.attestations("cd" * 32) == {}
 
