@@ -25,6 +25,8 @@ _TORCH = frozenset({".ckpt", ".pt", ".pth"})
 _CALLING = frozenset({"BUILD", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE"})
 _IMPORTING = frozenset({"EXT1", "EXT2", "EXT4", "GLOBAL", "INST", "STACK_GLOBAL"})
 _IMPORTED = re.compile(r"[\w.]+ [\w.]+")
+_ZIP = b"PK\x03\x04"
+"""What a zip archive's first member begins with: by this a loader such as torch.load tells one."""
 _MOST_OPCODES = 1_000_000
 _LONGEST_READ = 64 * 1024 * 1024
 _ZFILE_HEADER = len("ZF") + len(hex(2**64))
@@ -52,25 +54,23 @@ class _Bounded(io.BufferedReader):
         return line
 
 
-def pickled_files(folder: Path) -> tuple[str, ...]:
-    """Return the files below `folder` that are pickles or hold one, as sorted relative posix paths.
+def is_pickled(path: Path) -> bool:
+    """Return whether a file is a pickle or holds one. Raises OSError where it cannot be read.
 
     What cannot be told (an archive that cannot be opened, a file that reads as a pickle for longer than is looked at)
-    counts as one. Links are followed, as a loader would. Raises OSError where a file cannot be read.
+    counts as one. A link is followed, as a loader would.
     """
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return tuple(sorted(path.relative_to(folder).as_posix() for path in found if is_pickled(path)))
-
-
-def is_pickled(path: Path) -> bool:
-    """Return whether a file is a pickle or holds one. Raises OSError where it cannot be read."""
     if path.suffix.lower() in _ALWAYS:
         return True
     with _Bounded(io.FileIO(path)) as stream:
-        if zipfile.is_zipfile(stream):
-            return _in_zip(stream)
+        # A zip is found from its end, an unpickler reads from the start: one file can be both, so it is read as both.
+        if _in_stream(stream):
+            return True
         stream.seek(0)
-        return path.suffix.lower() in _TORCH or _in_stream(stream)
+        begins_as_zip = stream.read(len(_ZIP)) == _ZIP
+        if (begins_as_zip or zipfile.is_zipfile(stream)) and _in_zip(stream):
+            return True
+        return path.suffix.lower() in _TORCH and not begins_as_zip
 
 
 def _in_zip(stream: BinaryIO) -> bool:

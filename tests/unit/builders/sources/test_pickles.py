@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from builders.sources.pickles import is_pickled, pickled_files
+from builders.sources.pickles import is_pickled
 
 
 class Evil:
@@ -127,9 +127,20 @@ def test_encrypted_members_count(tmp_path: Path) -> None:
     assert is_pickled(tmp_path / "weights.bin")
 
 
-def test_a_folder_gives_its_pickles_by_path(tmp_path: Path) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "model.onnx").write_bytes(OTHER["an onnx model"])
-    (tmp_path / "1" / "weights").write_bytes(EVIL)
-    (tmp_path / "a.pkl").write_bytes(b"")
-    assert pickled_files(tmp_path) == ("1/weights", "a.pkl")
+@pytest.mark.parametrize("name", ["weights.bin", "model.pt", "model.onnx"])
+@pytest.mark.parametrize("front", ["a call, protocol 4", "data, protocol 2", "gzip", "an array of objects"])
+def test_a_harmless_zip_behind_a_pickle_does_not_hide_it(front: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(PICKLED[front] + OTHER["a zip without one"])
+    assert zipfile.is_zipfile(tmp_path / name)
+    assert is_pickled(tmp_path / name)
+
+
+def test_what_only_ends_as_a_zip_is_no_harmless_checkpoint(tmp_path: Path) -> None:
+    for suffix, counts in (("pt", True), ("txt", False)):
+        (tmp_path / f"model.{suffix}").write_bytes(b"\0\1\2" + OTHER["a zip without one"])
+        assert is_pickled(tmp_path / f"model.{suffix}") is counts
+
+
+def test_what_begins_as_a_zip_and_cannot_be_opened_counts(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(OTHER["a zip without one"][:-30])
+    assert is_pickled(tmp_path / "weights.bin")
