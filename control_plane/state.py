@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 from builders.manifest import ManifestTarget
 from builders.model_config import ModelConfig
@@ -73,7 +73,11 @@ class ObservedModel:
     """One row of a server's repository index. `reason` is Triton's, empty where it gives none.
 
     `filename` is the file that a READY version was loaded from, as the config says that Triton runs it with
-    (`default_model_filename`); empty where it says none, or Triton did not answer that.
+    (`default_model_filename`); empty where it says none, or Triton did not answer that. `instances` likewise is the sum
+    of its instance groups' counts (0 where not known), and `generation` the number in its parameter GENERATION: a load
+    with another one replaces what is ready and broken.
+
+    `succeeded` and `failed` count inference requests since the model was loaded, as Triton's statistics have them.
     """
 
     name: ModelName
@@ -81,6 +85,40 @@ class ObservedModel:
     state: ModelState
     reason: str = ""
     filename: str = ""
+    instances: int = 0
+    generation: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+GENERATION = "tritonfleet_generation"
+"""Parameter of a config that changes nothing but the config: Triton takes a load with another value for a reload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request that a model must answer, as KServe v2's JSON has its tensors.
+
+    With `outputs` it is golden: these are the values to come back, within a small tolerance. Without, any answer of the
+    model will do, a refusal of these inputs included; only a model that cannot answer at all fails it.
+    """
+
+    model: ModelName
+    version: int
+    inputs: tuple[Mapping[str, Any], ...]
+    outputs: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What came of a probe. `broken` says in a sentence why the model serves nobody; empty where it works.
+
+    `unsure` says why nothing can be told (the server did not answer, say); then `broken` is empty.
+    """
+
+    probe: Probe
+    broken: str = ""
+    unsure: str = ""
 
 
 class ServerCondition(StrEnum):
