@@ -3,6 +3,7 @@
 Everything is in the staging folder until `publish` renames it. Nothing is built here.
 """
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,17 +15,20 @@ from builders.config_text import generate_config
 from builders.digests import tree_digests
 from builders.errors import ConfigError
 from builders.exporting import SIGNATURE_SUFFIX
-from builders.forms import FORMS_FILENAME, Form, load_forms
+from builders.forms import EVIDENCE_FILENAME, FORMS_FILENAME, Form, load_forms
 from builders.making import form_name
 from builders.manifest import FileEntry, Manifest, ManifestTarget
-from builders.observe import check_config
 from builders.onnx.signature import graph_versions, load_signature
+from builders.pbtxt import parse_config
 from builders.plan import BuildPlan, Cached, ExportStep, ObservedPackage, TargetStep
 from builders.probes import PROBES_FILENAME, probes_text
 from builders.reference import load_reference
-from builders.spec import CONFIG_FILENAME
+from builders.selection import parse_target
+from builders.spec import CONFIG_FILENAME, BuildSpec
 from builders.store.artifacts import ArtifactStore
 from builders.supply_chain.sbom import SBOM_FILENAME, BillOfMaterials, sbom_text
+from builders.targets import PRECISIONS
+from builders.validate import config_problems
 
 _INTERNAL = (".onnx", ".npz", SIGNATURE_SUFFIX)
 """Files of an export that no version holds: graphs that targets are made from, and the reference set with the golden
@@ -67,7 +71,7 @@ def assemble(assembly: Assembly) -> Manifest:
         build_key=manifest.build_key,
         licence=manifest.licence,
         summary=manifest.summary,
-        toolchain=manifest.toolchain,
+        toolchain=_every_tool(assembly, targets),
         sources=manifest.sources,
         files=_entries(assembly.content),
     )
@@ -84,12 +88,12 @@ def _add_targets(assembly: Assembly, export: Artifact) -> Iterator[tuple[str, Ma
     assembly.store.fetch(export, assembly.content, public)
     forms = load_forms(work)
     included = [(name, step, artifact) for step in assembly.plan.targets for name, artifact in _artifacts(step)]
-    default = _default(name for name, _, _ in included)
+    default = _default({name: artifact for name, _, artifact in included})
     for name, step, artifact in included:
         form = forms[form_name(step, tuple(forms))]
         filename = _fetch(assembly, name, step, artifact)
         config = CONFIG_FILENAME if name == default else f"config.{name}.pbtxt"
-        text = _config_text(assembly, step, form, filename)
+        text = target_config(assembly.observed.spec, step, form, filename, work)
         (assembly.content / config).write_text(text, encoding="utf-8")
         if name == default:
             probes = probes_text(text, load_reference(work / form.reference))
@@ -119,10 +123,16 @@ def _artifacts(step: TargetStep) -> Iterator[tuple[str, Artifact]]:
         yield f"{step.spec.target}@{artifact.toolchain.get('tensorrt', artifact.id[:12])}", artifact
 
 
-def _default(names: Iterator[str]) -> str:
-    """Return the target that serves where nothing is known of a server: ONNX Runtime's first, else the first."""
-    ordered = list(names)
-    return next((name for name in ordered if name.startswith("onnxruntime-cpu")), ordered[0])
+def _default(artifacts: Mapping[str, Artifact]) -> str:
+    """Return the target that serves where nothing is known of a server: what runs on any CPU, proven, most precise."""
+
+    def rank(name: str) -> tuple[bool, bool, bool, int]:
+        target = parse_target(name)
+        precision = PRECISIONS.index(target.precision) if target is not None else len(PRECISIONS)
+        on_cpu, in_onnx = name.startswith("onnxruntime-cpu-"), name.startswith("onnxruntime-")
+        return not on_cpu, not in_onnx, bool(artifacts[name].unproven), precision
+
+    return min(artifacts, key=rank)  # the first of equals
 
 
 def _fetch(assembly: Assembly, name: str, step: TargetStep, artifact: Artifact) -> str:
@@ -138,24 +148,23 @@ def _fetch(assembly: Assembly, name: str, step: TargetStep, artifact: Artifact) 
     )
 
 
-def _config_text(assembly: Assembly, step: TargetStep, form: Form, filename: str) -> str:
-    spec = assembly.observed.spec
+def target_config(spec: BuildSpec, step: TargetStep, form: Form, filename: str, signatures: Path) -> str:
+    """Return the config that serves a target's file. `signatures` is the folder of the export's signatures.
+
+    Raises ConfigError where the package's overrides make one that Triton would refuse.
+    """
     text = generate_config(
         spec.name,
         step.spec.runtime,
         filename,
-        load_signature(assembly.work / f"{form.name}{SIGNATURE_SUFFIX}"),
+        load_signature(signatures / f"{form.name}{SIGNATURE_SUFFIX}"),
         max_batch_size=spec.max_batch_size,
         layers=(form.config, spec.config, _ON_GPU if step.spec.device != "cpu" else {}, step.spec.config),
     )
-    scratch = assembly.work / CONFIG_FILENAME
-    scratch.write_text(text, encoding="utf-8")
-    try:
-        check_config(scratch, spec.name)
-    except ConfigError as exc:
-        raise ConfigError(
-            str(assembly.folder / "model.toml"), f"the config generated for {step.spec.target} is not one: {exc}"
-        ) from exc
+    where = f"{spec.name}/model.toml"
+    problems = config_problems(parse_config(text, path=where), package=spec.name)
+    if problems:
+        raise ConfigError(where, f"the config generated for {step.spec.target} is not one: {'; '.join(problems)}")
     return text
 
 
@@ -198,7 +207,24 @@ def _manifest(
         targets=targets,
         missing=plan.missing,
         export=_identity(export),
+        unproven=_unproven(assembly.content) if not targets else "",
     )
+
+
+def _every_tool(assembly: Assembly, targets: Mapping[str, ManifestTarget]) -> dict[str, tuple[str, ...]]:
+    """Return every version of every tool: engines of several TensorRT versions stand side by side."""
+    export = assembly.plan.export
+    chains = [target.toolchain for target in targets.values()]
+    if export is not None and isinstance(export.state, Cached):
+        chains.append(export.state.artifact.toolchain)
+    names = sorted({name for chain in chains for name in chain})
+    return {name: tuple(sorted({chain[name] for chain in chains if name in chain})) for name in names}
+
+
+def _unproven(content: Path) -> str:
+    """Return why a version without targets could not be proven: what its export says of itself."""
+    path = content / EVIDENCE_FILENAME
+    return str(json.loads(path.read_text(encoding="utf-8")).get("unproven", "")) if path.is_file() else ""
 
 
 def _identity(export: ExportStep | None) -> dict[str, str]:

@@ -17,6 +17,8 @@ MODEL = "model"
 DENSE = "dense"
 """The form for TensorRT, where the model form does not suit: no ragged input, no shape that depends on data."""
 
+EVIDENCE_FILENAME = "evidence.json"
+"""In the export of a causal language model: how close it comes to its source, or why nobody could tell (`unproven`)."""
 FORMS_FILENAME = "forms.json"
 
 

@@ -93,7 +93,8 @@ class Manifest:
 
     `targets` is empty for a package without a graph: its files serve on every device. `missing` are targets that the
     package names and the version lacks, and why. `export` is the `key` and `id` of the export it was made from, whose
-    reference sets stay in the artifact store.
+    reference sets stay in the artifact store. `unproven` is why a version without targets could not be run where it was
+    built; that of a target is its own.
     """
 
     package: str
@@ -108,6 +109,7 @@ class Manifest:
     targets: Mapping[str, ManifestTarget] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     export: Mapping[str, str] = field(default_factory=dict)
+    unproven: str = ""
     schema: int = SCHEMA
 
     @property

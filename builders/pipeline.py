@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders.artifacts import Artifact
-from builders.assemble import Assembly, assemble
+from builders.assemble import Assembly, assemble, target_config
 from builders.digests import tree_digests
 from builders.errors import BuildError, MissingTargetError, SourceError, TargetError
 from builders.exporting import write_export
@@ -197,6 +197,8 @@ class _Work:
         elif to_do and isinstance(export.state, Cached):
             self._report("fetch the export")
             self.builder.store.fetch(export.state.artifact, folder)
+        if to_do:
+            self._check_configs(observed, plan, folder)
         for step in to_do:
             try:
                 self._target(observed, step, folder)
@@ -223,6 +225,13 @@ class _Work:
         files = self.builder.store.add_files(folder, tree_digests(folder))
         seconds = time.monotonic() - started
         self.builder.store.add(Artifact(export.key, "", export.toolchain, files, seconds=seconds))
+
+    def _check_configs(self, observed: ObservedPackage, plan: BuildPlan, export: Path) -> None:
+        """Raise ConfigError where the overrides of any target are wrong: told before minutes are spent, not after."""
+        forms = load_forms(export)
+        for step in plan.targets:
+            form = forms[form_name(step, tuple(forms))]
+            target_config(observed.spec, step, form, str(step.spec.target), export)
 
     def _target(self, observed: ObservedPackage, step: TargetStep, export: Path) -> None:
         """Make one target's artifact. That it cannot be made is recorded too, so that it is not tried again."""

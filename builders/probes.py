@@ -1,7 +1,7 @@
 """Probe requests of a version: a few public requests with the answers to expect, in KServe v2's JSON form.
 
 They are made from random inputs, never from the golden set, which stays behind. The control plane sends them to find a
-model that is ready and yet broken.
+model that is ready and yet broken; `tritonfleet measure` sends them as load.
 """
 
 import json

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from builders.digests import data_digest, file_digest, tree_digests
 from builders.errors import SourceError
-from builders.forms import ExportRequest, Form
+from builders.forms import EVIDENCE_FILENAME, ExportRequest, Form
 from builders.sources.distribution import locate
 from builders.sources.stage import stage_files
 from builders.spec import (
@@ -197,7 +197,7 @@ def export(  # noqa: PLR0911 - one for each kind of source
 
             evidence = write_causal_lm(locate(checkpoint, folder), precision, out, request.golden, report)
             text = json.dumps(asdict(evidence), indent=2, sort_keys=True)
-            (out / "evidence.json").write_text(text + "\n", encoding="utf-8")
+            (out / EVIDENCE_FILENAME).write_text(text + "\n", encoding="utf-8")
             return ()
         case StageSource(stage=stage, files=files):
             write_stage(stage, {name: locate(origin, folder) for name, origin in files.items()}, out)

@@ -34,7 +34,7 @@ NEW_TOKENS = 16
 MOST_PROMPTS = 16
 
 _CHILD = "builders.sources.causal_lm_child"
-_EXTRA = "genai"
+_EXTRA = "generation"
 _BUILD_S, _COMPARE_S = 3600.0, 1800.0
 _MEMORY_SHARE = 0.9
 # ONNX Runtime's CPU provider has no FP16 attention with a KV cache: such a model is for a GPU, and built as one.

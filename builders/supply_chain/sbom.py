@@ -28,7 +28,7 @@ _GENERIC = frozenset({"cpython", "cuda", "driver", "gpu", "python"})
 
 @dataclass(frozen=True, slots=True)
 class BillOfMaterials:
-    """What a version's bill of materials says. `sources` maps names to digests, `toolchain` distributions to versions.
+    """What a version's bill of materials says. `sources` maps names to digests, `toolchain` tools to their versions.
 
     `files` are those of the version, without the bill, the manifest and the signature.
     """
@@ -38,7 +38,7 @@ class BillOfMaterials:
     build_key: str
     licence: str
     summary: str
-    toolchain: Mapping[str, str]
+    toolchain: Mapping[str, tuple[str, ...]]
     sources: Mapping[str, str]
     files: Mapping[str, FileEntry]
 
@@ -108,14 +108,14 @@ def _tools(bill: BillOfMaterials) -> "Iterator[Component]":
     from cyclonedx.model.component import Component, ComponentScope, ComponentType  # noqa: PLC0415
     from packageurl import PackageURL  # noqa: PLC0415
 
-    for name, version in sorted(bill.toolchain.items()):
+    for name, version in ((name, version) for name, each in sorted(bill.toolchain.items()) for version in each):
         if version == _ABSENT:
             continue
         yield Component(
             type=ComponentType.LIBRARY,
             name=name,
             version=version,
-            bom_ref=f"tool:{name}",
+            bom_ref=f"tool:{name}@{version}",
             scope=ComponentScope.EXCLUDED,
             purl=PackageURL("generic" if name in _GENERIC else "pypi", name=name, version=version),
         )

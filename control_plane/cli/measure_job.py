@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from builders import pbtxt
-from builders.errors import SourceError, read_text
+from builders.errors import SourceError
 from builders.host import observe_host
 from builders.measure.profile import MeasuredDevice
 from builders.measure.sweep import Grid, Point
@@ -86,8 +85,7 @@ def find_job(
     if isinstance(pinned, Infeasible):
         raise LoadFailedError(" ".join(pinned.reasons))
     *members, pin = pinned.pins
-    text = _target_config(repository, model, pin.version, target) if target else None
-    load_config = text or folder.load_config(pin.model, pin.version)
+    load_config = folder.load_config(pin.model, pin.version, target)
     config = published.models[pin.model].at(pin.version).config
     max_batch_size = config.max_batch_size if config is not None else 0
     items, sent = _items(repository / model / str(pin.version), requests, max_batch_size)
@@ -188,18 +186,6 @@ def _items(version: Path, given: Path | None, max_batch_size: int) -> tuple[tupl
     if probes.is_file() and (items := read_items(probes, max_batch_size)):
         return items, "from the version's probes"
     return (), "generated"
-
-
-def _target_config(repository: Path, model: str, version: int, target: str) -> str:
-    folder = repository / model / str(version)
-    path = folder / f"config.{target}.pbtxt"
-    if not path.is_file():
-        there = sorted(it.name.removeprefix("config.").removesuffix(".pbtxt") for it in folder.glob("config.*.pbtxt"))
-        raise SourceError(
-            f"{model}:{version} has no config of its own for target '{target}'; it has: {', '.join(there) or 'none'}; "
-            "its default target is measured without --target"
-        )
-    return pbtxt.to_json(read_text(path, "config of a target"), path=str(path), versions=[version])
 
 
 def _target_of(filename: str) -> str:

@@ -1,11 +1,14 @@
 """A version put together: files named after targets, a config each, and nothing private among them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from builders.assemble import _unproven
 from builders.errors import ConfigError
+from builders.forms import EVIDENCE_FILENAME
 from builders.manifest import Manifest
 from builders.pbtxt import parse_config
 from builders.pipeline import build, builder_of
@@ -34,7 +37,7 @@ def test_files_are_named_after_targets_and_the_reference_set_stays_behind(versio
             f"{FP32}.onnx",
             f"{INT8}.onnx",
             "config.pbtxt",
-            f"config.{FP32}.pbtxt",
+            f"config.{INT8}.pbtxt",
             "manifest.json",
             "probes.json",
             "sbom.json",
@@ -44,11 +47,11 @@ def test_files_are_named_after_targets_and_the_reference_set_stays_behind(versio
 
 
 def test_every_target_has_a_config_that_names_its_file(version: tuple[Path, Manifest]) -> None:
-    """The first target for ONNX Runtime on the CPU is the default one."""
+    """The most precise target for ONNX Runtime on the CPU is the default one, wherever it stands in the spec."""
     path, manifest = version
     assert {name: target.config for name, target in manifest.targets.items()} == {
-        FP32: f"config.{FP32}.pbtxt",
-        INT8: "config.pbtxt",
+        FP32: "config.pbtxt",
+        INT8: f"config.{INT8}.pbtxt",
     }
     for name, target in manifest.targets.items():
         text = (path / target.config).read_text()
@@ -86,8 +89,25 @@ def test_probes_are_answers_of_the_source(version: tuple[Path, Manifest]) -> Non
     assert [(it["inputs"][0]["name"], it["outputs"][0]["name"]) for it in probes] == [("x", "y")] * 2
 
 
+def test_a_version_without_targets_says_what_its_export_says_of_itself(tmp_path: Path) -> None:
+    assert _unproven(tmp_path) == ""
+    (tmp_path / EVIDENCE_FILENAME).write_text('{"precision": "fp16", "unproven": "fp16 needs an NVIDIA GPU"}')
+    assert _unproven(tmp_path) == "fp16 needs an NVIDIA GPU"
+
+
 def test_a_config_that_triton_would_refuse_is_told_with_the_target(tmp_path: Path) -> None:
     wrong = PLAIN + '[targets.config]\ninput = [{ name = "x", data_type = "TYPE_FP32", dims = [0] }]\n'
     with pytest.raises(ConfigError, match=f"model.toml: the config generated for {FP32} is not one"):
         made(tmp_path, wrong)
     assert not (tmp_path / "repository" / GRAPH / "1").exists()
+
+
+def test_a_wrong_override_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    batches = PLAIN + "[targets.config]\ndynamic_batching = { preferred_batch_size = [64] }\n"
+    package = write_graph(tmp_path / "repository", batches)
+    told: list[str] = []
+    builder = replace(builder_of(tmp_path / "repository"), report=lambda progress: told.append(progress.step))
+    with pytest.raises(ConfigError, match="preferred_batch_size 64 is above max_batch_size 8"):
+        build(builder, package.name)
+    assert "export" in told
+    assert not any("candidate" in step for step in told)

@@ -17,7 +17,13 @@ BILL = BillOfMaterials(
     build_key="ab" * 32,
     licence="Apache-2.0",
     summary="Sentences to vectors — ünïcode",
-    toolchain={"torch": "2.13.0+cpu", "onnx": "1.23.2", "python": "3.11.9", "onnxscript": "absent"},
+    toolchain={
+        "torch": ("2.13.0+cpu",),
+        "onnx": ("1.23.2",),
+        "python": ("3.11.9",),
+        "onnxscript": ("absent",),
+        "tensorrt": ("10.3.0", "10.9.0"),
+    },
     sources={"checkpoint/model.safetensors": "cd" * 32, "repository": "a1b2c3"},
     files={"model.onnx": FileEntry("ef" * 32, 90_000_000), "sub/labels.txt": FileEntry("01" * 32, 5)},
 )
@@ -61,14 +67,16 @@ def test_every_file_source_and_tool_is_listed() -> None:
         "file:sub/labels.txt",
         "source:checkpoint/model.safetensors",
         "source:repository",
-        "tool:onnx",
-        "tool:python",
-        "tool:torch",
+        "tool:onnx@1.23.2",
+        "tool:python@3.11.9",
+        "tool:tensorrt@10.3.0",
+        "tool:tensorrt@10.9.0",
+        "tool:torch@2.13.0+cpu",
     ]
     assert found["file:model.onnx"]["hashes"] == [{"alg": "SHA-256", "content": "ef" * 32}]
     assert found["source:repository"]["properties"] == [{"name": "tritonfleet:digest", "value": "a1b2c3"}]
-    assert found["tool:torch"]["purl"] == "pkg:pypi/torch@2.13.0%2Bcpu"
-    assert found["tool:python"]["purl"] == "pkg:generic/python@3.11.9"
+    assert found["tool:torch@2.13.0+cpu"]["purl"] == "pkg:pypi/torch@2.13.0%2Bcpu"
+    assert found["tool:python@3.11.9"]["purl"] == "pkg:generic/python@3.11.9"
 
 
 def test_the_same_version_gives_the_same_bytes_whatever_the_order() -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from builders.manifest import Manifest, ManifestTarget
 from control_plane.cli.measure_job import RunningTriton, find_job, observe_device
+from control_plane.errors import LoadFailedError
 from tests.small_models import CONFIG, ensemble, multiplier
 
 PROBE = '[{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [3]}]}]'
@@ -39,11 +41,22 @@ def test_the_newest_version_is_measured_with_its_own_config(repository: Path) ->
 
 def test_a_version_and_a_target_can_be_asked_for(repository: Path) -> None:
     other = CONFIG.format(name="m").replace('"python"', '"onnxruntime"') + 'default_model_filename: "other.onnx"\n'
-    (repository / "m" / "1" / "config.onnxruntime-cpu-int8.pbtxt").write_text(other)
+    version = repository / "m" / "1"
+    (version / "config.onnxruntime-cpu-int8.pbtxt").write_text(other)
+    targets = {
+        "onnxruntime-cpu-int8": ManifestTarget("other.onnx", "config.onnxruntime-cpu-int8.pbtxt", {}),
+        "onnxruntime-cpu-fp32": ManifestTarget("m.onnx", "config.pbtxt", {}),
+    }
+    (version / "manifest.json").write_text(Manifest("m", 1, "key", "MIT", "", targets=targets).to_json())
+    (version / "config.pbtxt").write_text(other.replace("other.onnx", "m.onnx"))
     job = find_job(repository, "m:1", "onnxruntime-cpu-int8", None, {})
     assert (job.version, job.target) == (1, "onnxruntime-cpu-int8")
     assert json.loads(job.model.config)["default_model_filename"] == "other.onnx"
-    assert find_job(repository, "m:1", "", None, {}).target == ""
+    assert find_job(repository, "m:1", "onnxruntime-cpu-fp32", None, {}).target == "onnxruntime-cpu-fp32", "the default"
+    with pytest.raises(
+        LoadFailedError, match="has no target int9; there are: onnxruntime-cpu-fp32, onnxruntime-cpu-int8"
+    ):
+        find_job(repository, "m:1", "int9", None, {})
 
 
 def test_probes_of_the_version_are_sent_unless_others_are_given(repository: Path) -> None:
