@@ -33,15 +33,31 @@ def parse_config(text: str, *, path: str) -> data.ModelConfig:
         raise ConfigError(path, str(exc)) from exc
 
 
-def to_json(text: str, *, path: str, versions: Sequence[int]) -> str:
+def to_json(
+    text: str,
+    *,
+    path: str,
+    versions: Sequence[int],
+    instances: int | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> str:
     """Return the whole config as JSON with `version_policy` set to exactly `versions`.
 
     This is the form of the load call's `config` parameter, which replaces the file's config on that server. Field names
-    are the proto's own; keys are sorted, so the same text gives the same bytes. Raises ConfigError.
+    are the proto's own; keys are sorted, so the same text gives the same bytes. `instances` is how many there are to be
+    in all, in the first instance group (an ensemble has none, and takes no notice); `parameters` are set beside those
+    of the text. Raises ConfigError.
     """
     message = _parse_message(text, path)
     message.version_policy.Clear()
     message.version_policy.specific.versions.extend(sorted(versions))
+    is_ensemble = message.platform == "ensemble" or message.HasField("ensemble_scheduling")
+    if instances is not None and not is_ensemble:
+        del message.instance_group[1:]
+        group = message.instance_group[0] if message.instance_group else message.instance_group.add()
+        group.count = instances
+    for name, value in (parameters or {}).items():
+        message.parameters[name].string_value = value
     text_form: str = json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None, sort_keys=True)
     return text_form
 

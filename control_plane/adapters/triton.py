@@ -6,14 +6,18 @@ that, the one in its index or its log (`triton_log`).
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from control_plane.adapters.triton_backends import FILES, question, says_absent
 from control_plane.adapters.triton_log import cause_in_log, hides_cause, last_words
+from control_plane.adapters.triton_probe import send_probe
+from control_plane.adapters.triton_rows import Counts, counts, rows, with_config, with_counts
 from control_plane.errors import (
     AdminKeyRefusedError,
     ControlPlaneError,
@@ -27,10 +31,14 @@ from control_plane.state import (
     ModelState,
     ObservedModel,
     ObservedServer,
+    Probe,
+    ProbeResult,
     Server,
     ServerCondition,
     ServerId,
 )
+
+logger = logging.getLogger(__name__)
 
 ADMIN_METADATA = "triton-grpc-protocol-admin-key"
 
@@ -47,8 +55,31 @@ class Deadlines:
     """Seconds that each kind of call may take."""
 
     observe_s: float = 5.0
+    probe_s: float = 5.0
+    ask_s: float = 30.0
     load_s: float = 120.0
     unload_s: float = 30.0
+
+
+_MOST_REQUESTS = 4
+"""How many requests a probe consists of at most, however many instances there are: each may take its deadline."""
+
+
+@dataclass(slots=True)
+class _Connection:
+    """The channel to a server, and what stays true of it for as long as it does not go away."""
+
+    server: Server
+    client: Any
+    version: str = ""
+    backends: dict[str, bool] = field(default_factory=dict)
+    instances: dict[ModelName, int] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Forget all: it may come back as another Triton."""
+        self.version = ""
+        self.backends.clear()
+        self.instances.clear()
 
 
 class GrpcTritonControl:
@@ -60,30 +91,32 @@ class GrpcTritonControl:
     def __init__(self, log_of: Callable[[ServerId], ServerLog | None], deadlines: Deadlines | None = None) -> None:
         self._log_of = log_of
         self._deadlines = deadlines or Deadlines()
-        self._channels: dict[ServerId, tuple[Server, Any]] = {}
-        self._versions: dict[ServerId, str] = {}
+        self._connections: dict[ServerId, _Connection] = {}
 
     async def observe(self, server: Server) -> ObservedServer:
-        """Read the repository index, and the file of each ready model from the config that Triton runs it with.
+        """Read the repository index, the statistics, and each ready model's config as Triton runs it; see the port.
 
         A server that does not answer is UNREACHABLE, one that refuses us DEGRADED. Its Triton's version is asked again
         when it was away, for then it may have come back as another one.
         """
         try:
             models, version = await self._index(server), await self._version(server)
-            filled = await asyncio.gather(*(self._with_file(server, row) for row in models))
-            return ObservedServer(server, ServerCondition.HEALTHY, tuple(filled), triton_version=version)
+            counted, filled = await asyncio.gather(self._counts(server), self._with_configs(server, models))
         except AdminKeyRefusedError as error:
             return ObservedServer(server, ServerCondition.DEGRADED, detail=str(error))
         except ControlPlaneError as error:
-            self._versions.pop(server.id, None)
+            self._forget(server)
             return ObservedServer(server, ServerCondition.UNREACHABLE, detail=str(error))
+        known = await self._connection(server)
+        known.instances = {row.name: row.instances for row in filled}
+        seen = tuple(with_counts(row, counted) for row in filled)
+        return ObservedServer(server, ServerCondition.HEALTHY, seen, triton_version=version)
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
         """Load `model` with `config`; see the port."""
         log = self._log_of(server.id)
         mark = await asyncio.to_thread(log.log_mark) if log is not None else None
-        client = await self._client(server)
+        client = (await self._connection(server)).client
         deadline_s = self._deadlines.load_s
         try:
             await client.load_model(model, headers=_headers(server), config=config, client_timeout=deadline_s)
@@ -99,62 +132,111 @@ class GrpcTritonControl:
 
     async def unload(self, server: Server, model: ModelName) -> None:
         """Unload every version of `model`; see the port."""
-        client = await self._client(server)
+        client = (await self._connection(server)).client
         deadline_s = self._deadlines.unload_s
         try:
             await client.unload_model(model, headers=_headers(server), client_timeout=deadline_s)
         except InferenceServerException as exc:
             raise _translated(exc, server, f"unload model '{model}'", deadline_s) from exc
 
+    async def probe(self, server: Server, probe: Probe) -> ProbeResult:
+        """Send a request to each instance that was observed, within bounds; see the port."""
+        known = await self._connection(server)
+        times = min(known.instances.get(probe.model, 1), _MOST_REQUESTS)
+        return await send_probe(known.client, probe, self._deadlines.probe_s, times)
+
+    async def backends(self, server: Server, names: frozenset[str]) -> frozenset[str]:
+        """Ask for each of `names` that was not asked for since the server was away; see the port."""
+        known = await self._connection(server)
+        has = dict(known.backends)
+        for name in sorted(names - has.keys()):
+            has[name] = await self._has_backend(known, name)
+        known.backends.update(has)
+        return frozenset(name for name in names if has[name])
+
     async def close(self) -> None:
         """Close every channel."""
-        channels, self._channels = self._channels, {}
-        for _, client in channels.values():
-            await client.close()
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            await connection.client.close()
 
-    async def _client(self, server: Server) -> Any:  # noqa: ANN401 - tritonclient has no types
-        known = self._channels.get(server.id)
-        if known is not None and known[0] == server:
-            return known[1]
+    async def _connection(self, server: Server) -> _Connection:
+        known = self._connections.get(server.id)
+        if known is not None and known.server == server:
+            return known
         client = InferenceServerClient(server.endpoints.grpc, channel_args=_CHANNEL)
-        self._channels[server.id] = (server, client)
-        self._versions.pop(server.id, None)
+        made = self._connections[server.id] = _Connection(server, client)
         if known is not None:
-            await known[1].close()
-        return client
+            await known.client.close()
+        return made
+
+    def _forget(self, server: Server) -> None:
+        known = self._connections.get(server.id)
+        if known is not None:
+            known.forget()
+
+    async def _has_backend(self, known: _Connection, backend: str) -> bool:
+        server, deadline_s = known.server, self._deadlines.ask_s
+        model, config = question(backend)
+        try:
+            await known.client.load_model(
+                model, headers=_headers(server), config=config, files=FILES, client_timeout=deadline_s
+            )
+        except InferenceServerException as exc:
+            error = _translated(exc, server, f"say whether it has backend '{backend}'", deadline_s)
+            if not isinstance(error, LoadFailedError):
+                known.forget()
+                raise error from exc
+            return not says_absent(str(error))
+        await self.unload(server, model)  # no Triton known to us loads it
+        return True
 
     async def _index(self, server: Server) -> tuple[ObservedModel, ...]:
-        client = await self._client(server)
+        client = (await self._connection(server)).client
         deadline_s = self._deadlines.observe_s
         try:
             index = await client.get_model_repository_index(headers=_headers(server), client_timeout=deadline_s)
         except InferenceServerException as exc:
             raise _translated(exc, server, "read the repository index", deadline_s) from exc
-        return tuple(_row(entry) for entry in index.models if entry.version and entry.state)
+        return rows(index.models)
 
     async def _version(self, server: Server) -> str:
-        if server.id not in self._versions:
-            client = await self._client(server)
+        known = await self._connection(server)
+        if not known.version:
             deadline_s = self._deadlines.observe_s
             try:
-                metadata = await client.get_server_metadata(headers=_headers(server), client_timeout=deadline_s)
+                metadata = await known.client.get_server_metadata(headers=_headers(server), client_timeout=deadline_s)
             except InferenceServerException as exc:
                 raise _translated(exc, server, "read the server's version", deadline_s) from exc
-            self._versions[server.id] = str(metadata.version)
-        return self._versions[server.id]
+            known.version = str(metadata.version)
+        return known.version
 
-    async def _with_file(self, server: Server, row: ObservedModel) -> ObservedModel:
-        """Return `row` with its file. Without one where there is no answer: it may just have been unloaded."""
+    async def _counts(self, server: Server) -> Counts:
+        """Return what the statistics of all models count. Without an answer nothing: it is no reason to give up."""
+        client = (await self._connection(server)).client
+        deadline_s = self._deadlines.observe_s
+        try:
+            answer = await client.get_inference_statistics(headers=_headers(server), client_timeout=deadline_s)
+        except InferenceServerException as exc:
+            logger.debug("No statistics of server %s: %s", server.id, exc)
+            return {}
+        return counts(answer.model_stats)
+
+    async def _with_configs(self, server: Server, models: tuple[ObservedModel, ...]) -> list[ObservedModel]:
+        return await asyncio.gather(*(self._with_config(server, row) for row in models))
+
+    async def _with_config(self, server: Server, row: ObservedModel) -> ObservedModel:
+        """Return `row` with its config's part. Without it where there is no answer: it may just have been unloaded."""
         if row.state is not ModelState.READY:
             return row
-        client = await self._client(server)
+        client = (await self._connection(server)).client
         try:
             answer = await client.get_model_config(
                 row.name, str(row.version), headers=_headers(server), client_timeout=self._deadlines.observe_s
             )
         except InferenceServerException:
             return row
-        return replace(row, filename=str(answer.config.default_model_filename))
+        return with_config(row, answer.config)
 
     async def _hidden_cause(self, server: Server, model: ModelName, lines: list[str]) -> str:
         """Return the cause from the log of this very call, or else from the index, where one may be from before."""
@@ -166,10 +248,6 @@ class GrpcTritonControl:
 
 def _headers(server: Server) -> dict[str, str] | None:
     return {ADMIN_METADATA: server.admin_key} if server.admin_key is not None else None
-
-
-def _row(entry: Any) -> ObservedModel:  # noqa: ANN401 - generated protobuf classes have no types
-    return ObservedModel(ModelName(entry.name), int(entry.version), ModelState(entry.state), entry.reason)
 
 
 def _translated(exc: Any, server: Server, call: str, deadline_s: float) -> ControlPlaneError:  # noqa: ANN401

@@ -51,6 +51,25 @@ def test_the_loads_config_keeps_every_field_and_pins_versions() -> None:
     assert text == to_json(TEXT, path="c", versions=[1, 3])
 
 
+def test_the_loads_config_scales_the_first_instance_group() -> None:
+    def groups(text: str) -> object:
+        return json.loads(to_json(text, path="c", versions=[1], instances=3)).get("instance_group")
+
+    assert groups('name: "m"') == [{"count": 3}]
+    assert groups("instance_group [ { kind: KIND_GPU count: 2 gpus: [ 1 ] }, { kind: KIND_CPU } ]") == [
+        {"count": 3, "kind": "KIND_GPU", "gpus": [1]}
+    ]
+    assert groups('platform: "ensemble"') is None
+    assert groups('ensemble_scheduling { step [ { model_name: "a" model_version: -1 } ] }') is None
+
+
+def test_the_loads_config_has_more_parameters() -> None:
+    text = 'parameters { key: "k" value { string_value: "v" } }'
+    data = json.loads(to_json(text, path="c", versions=[1], parameters={"g": "2"}))
+    assert data["parameters"] == {"k": {"string_value": "v"}, "g": {"string_value": "2"}}
+    assert "instance_group" not in data
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -1,0 +1,51 @@
+"""Triton's index, configs and statistics as `ObservedModel`: for `triton`, which asks for them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from control_plane.adapters.triton_backends import ASKING
+from control_plane.state import GENERATION, ModelName, ModelState, ObservedModel
+
+Message = Any
+"""A message of tritonclient's, which has no types."""
+
+Counts = Mapping[tuple[str, int], tuple[int, int]]
+"""Requests that succeeded and failed, by model and version."""
+
+
+def rows(index: Iterable[Message]) -> tuple[ObservedModel, ...]:
+    """Return the index without models that were never loaded, and without those that only ask for a backend."""
+    return tuple(
+        ObservedModel(ModelName(entry.name), int(entry.version), ModelState(entry.state), entry.reason)
+        for entry in index
+        if entry.version and entry.state and not entry.name.startswith(ASKING)
+    )
+
+
+def counts(statistics: Iterable[Message]) -> Counts:
+    """Return what the statistics count. Triton begins at zero when it reloads a model, though not to scale it."""
+    return {
+        (entry.name, int(entry.version)): (
+            int(entry.inference_stats.success.count),
+            int(entry.inference_stats.fail.count),
+        )
+        for entry in statistics
+    }
+
+
+def with_config(row: ObservedModel, config: Message) -> ObservedModel:
+    """Return the row with what the config says that Triton runs the model with."""
+    generation = config.parameters[GENERATION].string_value if GENERATION in config.parameters else ""
+    return replace(
+        row,
+        filename=str(config.default_model_filename),
+        instances=sum(int(group.count) for group in config.instance_group),
+        generation=int(generation) if generation.isdecimal() else 0,
+    )
+
+
+def with_counts(row: ObservedModel, counted: Counts) -> ObservedModel:
+    """Return the row with its requests counted."""
+    succeeded, failed = counted.get((row.name, row.version), (0, 0))
+    return replace(row, succeeded=succeeded, failed=failed)
