@@ -10,6 +10,15 @@ from control_plane.state import ModelName, Pin, ServerId
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """How a version is loaded: its target (empty where it has none), instances (None: its config's), generation."""
+
+    target: str = ""
+    instances: int | None = None
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Have exactly `version` of `model` ready on `server`, also where another version is: Triton swaps without a gap.
 
@@ -17,14 +26,18 @@ class Load:
     again when it loads it, and a member whose folder changed since moves to its newest version (measured on 2.51); so
     these are loaded again, each at its pin, right before. That does nothing where nothing changed.
 
-    `targets` are the names of the targets to load, of this model and of its members, where their versions have any.
+    `settings` say how, of this model and of its members.
     """
 
     server: ServerId
     model: ModelName
     version: int
     members: tuple[Pin, ...] = ()
-    targets: Mapping[ModelName, str] = field(default_factory=dict)
+    settings: Mapping[ModelName, Setting] = field(default_factory=dict)
+
+    def setting(self, model: ModelName) -> Setting:
+        """Return how this model or a member is loaded."""
+        return self.settings.get(model, Setting())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +68,16 @@ class Unloaded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The action failed. `reason` is Triton's own, or the cause from the server's log."""
+    """The action failed. `reason` is Triton's own, or the cause from the server's log.
+
+    `hung`: it did not end within its deadline, and may go on for ever on the server.
+    """
 
     action: Action
     reason: str
     retryable: bool
     seconds: float
+    hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,20 +16,21 @@ import uvicorn
 from fastapi import FastAPI
 
 from control_plane.adapters.local_fleet import LocalFleet
+from control_plane.adapters.registered_fleet import open_fleet, read_servers
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.adapters.signatures import SignatureCheck, open_signature_check
 from control_plane.adapters.store import open_store
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
 from control_plane.api import Access, Parts, create_app
-from control_plane.deployments import Deployments
+from control_plane.deployments import Deployments, FleetView
 from control_plane.embedded import EmbeddedFleet, ServerSpec
 from control_plane.errors import ControlPlaneError, PortTakenError, SettingsError
 from control_plane.executor import Executor
 from control_plane.metrics import Metrics
 from control_plane.ports import DeploymentStore, Fleet
-from control_plane.reconciler import Reconciler, Timing, World
+from control_plane.reconciler import Reconciler, Timing, View, World
 from control_plane.settings import ENV_PREFIX, Settings
-from control_plane.state import ServerId
+from control_plane.state import Server, ServerId
 
 _GRACE_S = 5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -64,8 +65,10 @@ async def build_control_plane(settings: Settings, fleet: Fleet) -> AsyncIterator
     Raises StateFileLockedError, StateFileError, SettingsError, MissingExtraError.
     """
     signatures = _signatures(settings)
-    async with open_store(settings.state_path) as store, _run_loop(settings, fleet, store, signatures) as control:
-        yield control
+    async with open_store(settings.state_path) as store:
+        whole = await open_fleet(fleet, store, _named(settings))
+        async with _run_loop(settings, whole, store, signatures) as control:
+            yield control
 
 
 @asynccontextmanager
@@ -81,7 +84,8 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
         listener = stack.enter_context(_listen(settings))
         store = await stack.enter_async_context(open_store(settings.state_path))
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
-        control = await stack.enter_async_context(_run_loop(settings, LocalFleet(fleet.servers()), store, signatures))
+        whole = await open_fleet(LocalFleet(fleet.servers()), store, _named(settings))
+        control = await stack.enter_async_context(_run_loop(settings, whole, store, signatures))
         api = await stack.enter_async_context(_answer(control.app, listener))
         yield RunningControlPlane(_url(settings, listener), fleet, control, api)
 
@@ -135,8 +139,8 @@ async def _run_loop(
     timing = Timing(interval_s=settings.reconcile_interval_s)
     world = World(store, catalogue, fleet, triton)
     reconciler = Reconciler(world, Executor(triton, catalogue), metrics, timing)
-    deployments = Deployments(store, catalogue, timing.now, reconciler.wake)
-    parts = Parts(deployments, reconciler, catalogue, metrics, timing.now, settings.reconcile_interval_s)
+    deployments = Deployments(store, catalogue, timing.now, reconciler.wake, lambda: _fleet_view(reconciler.view))
+    parts = Parts(deployments, reconciler, catalogue, fleet, store, metrics, timing.now, settings.reconcile_interval_s)
     loop = asyncio.create_task(reconciler.run(), name="reconciler")
     try:
         yield ControlPlane(create_app(parts, _access(settings)), deployments, reconciler, metrics, loop)
@@ -144,6 +148,10 @@ async def _run_loop(
         loop.cancel()
         await asyncio.wait({loop})
         await triton.close()
+
+
+def _fleet_view(view: View) -> FleetView:
+    return FleetView(view.observed, view.plan.placement.places())
 
 
 @asynccontextmanager
@@ -215,6 +223,10 @@ def _signatures(settings: Settings) -> SignatureCheck | None:
     if settings.signature_policy == "off" or settings.public_key is None:
         return None
     return open_signature_check(settings.public_key, required=settings.signature_policy == "require")
+
+
+def _named(settings: Settings) -> tuple[Server, ...]:
+    return read_servers(settings.servers_file) if settings.servers_file is not None else ()
 
 
 def _access(settings: Settings) -> Access:

@@ -1,18 +1,28 @@
-"""Writing desired state: a deployment is checked and pinned against the repository, stored, then the loop is woken.
+"""Writing desired state: a revision is checked, pinned and placed on paper, stored, then the loop is woken.
 
 Between `api` above and `planning`, `ports` below. What cannot be served is refused with every reason, before anything
-is stored.
+is stored. Every write is the next revision of what it was made from, so that no writer overwrites another unseen.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from builders.targets import Precision
-from control_plane.planning import Infeasible, conflicts_with, resolve_pins, resolve_together, wish_conflicts
+from control_plane.planning import (
+    Circumstances,
+    Infeasible,
+    conflicts_with,
+    place_replicas,
+    resolve_pins,
+    resolve_together,
+    wish_conflicts,
+)
+from control_plane.planning.placement import Place, Shortage
 from control_plane.ports import Catalogue, DeploymentStore
-from control_plane.state import Deployment, DeploymentName, ModelName, Pin
+from control_plane.state import Deployment, DeploymentName, ModelName, ObservedServer, Published, Track
+from control_plane.wanted import EVERYWHERE, Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,23 @@ class NotFound:
 
 
 @dataclass(frozen=True, slots=True)
+class Outdated:
+    """The deployment is not at the revision that the writer has seen: somebody was faster."""
+
+    current: Deployment
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoRevision:
+    """There is no such revision to return to; there are `kept`, the newest first."""
+
+    current: Deployment
+    asked: int | None
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MovesOthers:
     """The deployment can be pinned again only together with `others`, which share models with it."""
 
@@ -42,28 +69,61 @@ class MovesOthers:
 class Deleted:
     """The deployment is gone; no other one needs the models in `released`."""
 
+    deployment: Deployment
     released: frozenset[ModelName]
 
 
+Versions = tuple[tuple[int | None, int], ...]
+"""Versions to serve (None: the newest) with their shares of the traffic in percent, which add up to 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a revision changes; what is None stays as it is. `repin` takes the versions that are the newest by now."""
+
+    versions: Versions | None = None
+    precisions: tuple[Precision, ...] | None = None
+    allow_unproven: bool | None = None
+    needs: Needs | None = None
+    repin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """What the loop saw last: servers, and where replicas are. Placement on paper starts from it."""
+
+    observed: tuple[ObservedServer, ...] = ()
+    places: frozenset[Place] = field(default_factory=frozenset)
+
+
 class Deployments:
-    """Create, redeploy and delete, one at a time, so that two writers cannot both pass the check for conflicts."""
+    """Create, change and delete, one at a time, so that two writers cannot both pass the check for conflicts."""
 
     def __init__(
-        self, store: DeploymentStore, catalogue: Catalogue, now: Callable[[], datetime], wake: Callable[[], None]
+        self,
+        store: DeploymentStore,
+        catalogue: Catalogue,
+        now: Callable[[], datetime],
+        wake: Callable[[], None],
+        fleet: Callable[[], FleetView] = FleetView,
     ) -> None:
-        self._store, self._catalogue, self._now, self._wake = store, catalogue, now, wake
+        self._store, self._catalogue, self._now, self._wake, self._fleet = store, catalogue, now, wake, fleet
         self._writing = asyncio.Lock()
 
     async def create(
         self,
         name: DeploymentName,
         model: ModelName,
-        version: int | None,
+        version: int | None = None,
         *,
-        precisions: tuple[Precision, ...] = (),
-        allow_unproven: bool = False,
+        changes: Changes | None = None,
+        store_anyway: bool = False,
     ) -> Deployment | NameTaken | Infeasible:
-        """Store a new deployment of `model` at `version` (None: the newest of now) with all it needs pinned."""
+        """Store a new deployment of `model` at `version` (None: the newest of now) with all it needs pinned.
+
+        With `store_anyway` one that no server can hold at present is stored too.
+        """
+        given = changes or Changes()
         async with self._writing:
             existing = await self._store.get(name)
             if existing is not None:
@@ -77,59 +137,109 @@ class Deployments:
                 revision=1,
                 created_at=now,
                 updated_at=now,
-                precisions=precisions,
-                allow_unproven=allow_unproven,
+                precisions=given.precisions or (),
+                allow_unproven=bool(given.allow_unproven),
+                needs=given.needs or EVERYWHERE,
             )
-            deployment = await self._pin(asked)
-            if isinstance(deployment, Deployment):
-                await self._write(self._store.create, deployment)
+            published = await asyncio.to_thread(self._catalogue.read)
+            others = await self._store.list()
+            deployment = _pinned(_with_versions(asked, given.versions), published)
+            if isinstance(deployment, Infeasible):
+                return deployment
+            reasons = _contradictions(deployment, others, published)
+            if not reasons and not store_anyway:
+                reasons = self._without_place(deployment, others, published)
+            if reasons:
+                return Infeasible(reasons)
+            await self._write(self._store.create, deployment)
             return deployment
 
-    async def redeploy(
+    async def change(
         self,
         name: DeploymentName,
+        make: Callable[[Deployment], Changes],
         *,
+        expected: int | None = None,
         together: bool = False,
-        precisions: tuple[Precision, ...] | None = None,
-        allow_unproven: bool | None = None,
-    ) -> Deployment | NotFound | MovesOthers | Infeasible:
-        """Pin a deployment again, to the versions published by now, as its next revision.
+        store_anyway: bool = False,
+    ) -> Deployment | NotFound | Outdated | MovesOthers | Infeasible:
+        """Store the next revision of a deployment: `make` says what changes of the present one.
 
-        Others that share a model whose version changes by that are pinned again with it, where `together` allows it.
-        What the deployment allows and wishes stays as it is where it is not given.
+        `expected` is the revision that the writer has seen. Others that share a model whose version changes by this are
+        pinned again with it, where `together` allows it.
         """
         async with self._writing:
             everyone = {entry.name: entry for entry in await self._store.list()}
-            if name not in everyone:
+            before = everyone.get(name)
+            if before is None:
                 return NotFound(name)
-            before = everyone[name]
-            everyone[name] = replace(
-                before,
-                precisions=before.precisions if precisions is None else precisions,
-                allow_unproven=before.allow_unproven if allow_unproven is None else allow_unproven,
-            )
+            if expected is not None and before.revision != expected:
+                return Outdated(before, expected)
             published = await asyncio.to_thread(self._catalogue.read)
             others = [other for other in everyone.values() if other.name != name]
-            moved = resolve_together(everyone[name], others, published)
+            moved = _changed(before, make(before), others, published)
             if isinstance(moved, Infeasible):
                 return moved
             if len(moved) > 1 and not together:
-                reasons = conflicts_with(moved[name].pins, others)
+                reasons = conflicts_with(moved[name].all_pins, others)
                 return MovesOthers(before, tuple(other for other in moved if other != name), reasons)
+            unmoved = [other for other in others if other.name not in moved]
+            reasons = _contradictions(moved[name], unmoved, published)
+            if not reasons and not store_anyway:
+                reasons = self._without_place(moved[name], [*unmoved, *_but(moved, name)], published)
+            if reasons:
+                return Infeasible(reasons)
             now = self._now()
-            after = {it: _next_revision(everyone[it], pinned.pins, now) for it, pinned in moved.items()}
+            after = {it: _next_revision(everyone[it], revised, now) for it, revised in moved.items()}
             await self._write(self._store.replace, *after.values())
             return after[name]
 
-    async def delete(self, name: DeploymentName) -> Deleted | NotFound:
+    async def redeploy(
+        self, name: DeploymentName, *, together: bool = False
+    ) -> Deployment | NotFound | Outdated | MovesOthers | Infeasible:
+        """Pin a deployment again, to the versions published by now, and change nothing else."""
+        return await self.change(name, lambda _before: Changes(repin=True), together=together)
+
+    async def rollback(
+        self, name: DeploymentName, revision: int | None = None, *, expected: int | None = None
+    ) -> Deployment | NotFound | Outdated | NoRevision | Infeasible:
+        """Return to an earlier revision (None: the one before the present one), as the next one.
+
+        Everything is as it was then, the pins included. A deployment that is in the way is a reason against it.
+        """
+        async with self._writing:
+            before = await self._store.get(name)
+            if before is None:
+                return NotFound(name)
+            if expected is not None and before.revision != expected:
+                return Outdated(before, expected)
+            kept = [it for it in await self._store.revisions(name) if it.revision < before.revision]
+            wanted = before.revision - 1 if revision is None else revision
+            then = next((it for it in kept if it.revision == wanted), None)
+            if then is None:
+                return NoRevision(before, revision, tuple(it.revision for it in kept))
+            published = await asyncio.to_thread(self._catalogue.read)
+            others = [other for other in await self._store.list() if other.name != name]
+            reasons = _not_published(then, published) or _contradictions(then, others, published)
+            reasons = reasons or self._without_place(then, others, published)
+            if reasons:
+                return Infeasible(reasons)
+            after = _next_revision(before, then, self._now())
+            await self._write(self._store.replace, after)
+            return after
+
+    async def delete(self, name: DeploymentName, *, expected: int | None = None) -> Deleted | NotFound | Outdated:
         """Remove a deployment. What only it needed is unloaded by the loop."""
         async with self._writing:
             deployment = await self._store.get(name)
-            if deployment is None or not await self._store.delete(name):
+            if deployment is None:
                 return NotFound(name)
-            still = {pin.model for other in await self._store.list() for pin in other.pins}
+            if expected is not None and deployment.revision != expected:
+                return Outdated(deployment, expected)
+            await self._store.delete(name)
+            still = {pin.model for other in await self._store.list() for pin in other.all_pins}
         self._wake()
-        return Deleted(frozenset(pin.model for pin in deployment.pins) - still)
+        return Deleted(deployment, frozenset(pin.model for pin in deployment.all_pins) - still)
 
     async def get(self, name: DeploymentName) -> Deployment | None:
         """Return the deployment `name`, or None."""
@@ -139,23 +249,104 @@ class Deployments:
         """Return every deployment, by name."""
         return await self._store.list()
 
-    async def _pin(self, asked: Deployment) -> Deployment | Infeasible:
-        published = await asyncio.to_thread(self._catalogue.read)
-        answer = resolve_pins(asked.model, asked.version, published)
-        if isinstance(answer, Infeasible):
-            return answer
-        pinned = replace(asked, pins=answer.pins)
-        others = [other for other in await self._store.list() if other.name != asked.name]
-        conflicts = (*conflicts_with(pinned.pins, others), *wish_conflicts(pinned, others, published))
-        return Infeasible(conflicts) if conflicts else pinned
+    async def revisions(self, name: DeploymentName) -> tuple[Deployment, ...]:
+        """Return every revision of a deployment that is kept, the newest first."""
+        return await self._store.revisions(name)
+
+    def _without_place(
+        self, deployment: Deployment, others: Iterable[Deployment], published: Published
+    ) -> tuple[str, ...]:
+        """Why replicas of `deployment` have no server, and which others would lose theirs; empty where all is well."""
+        view = self._fleet()
+        if not view.observed:
+            return ()
+        circumstances = Circumstances(self._now(), view.places)
+        rest = list(others)
+        before = {(it.deployment, it.track) for it in _shortages(rest, published, view, circumstances)}
+        after = _shortages([*rest, deployment], published, view, circumstances)
+        return tuple(
+            it.sentence if it.deployment == deployment.name else f"Deployment '{it.deployment}': {it.sentence}"
+            for it in after
+            if it.deployment == deployment.name or (it.deployment, it.track) not in before
+        )
 
     async def _write(self, write: Callable[..., Awaitable[bool]], *deployments: Deployment) -> None:
         # Somebody asks for these models now: what failed before is tried again at once.
-        await self._store.forget(frozenset(pin.model for deployment in deployments for pin in deployment.pins))
+        await self._store.forget(frozenset(pin.model for deployment in deployments for pin in deployment.all_pins))
         written = await write(*deployments)
         assert written  # noqa: S101 - the lock is ours, and so is the state file
         self._wake()
 
 
-def _next_revision(before: Deployment, pins: tuple[Pin, ...], now: datetime) -> Deployment:
-    return replace(before, pins=pins, revision=before.revision + 1, updated_at=now)
+def _shortages(
+    deployments: Iterable[Deployment], published: Published, view: FleetView, given: Circumstances
+) -> tuple[Shortage, ...]:
+    return place_replicas(deployments, published, view.observed, given).shortages
+
+
+def _with_versions(deployment: Deployment, versions: Versions | None) -> Deployment:
+    """Return the deployment asking for these versions, not pinned yet."""
+    if versions is None:
+        return deployment
+    (version, _), *others = versions
+    return replace(
+        deployment, version=version, pins=(), others=tuple(Track(other, (), share) for other, share in others)
+    )
+
+
+def _pinned(deployment: Deployment, published: Published) -> Deployment | Infeasible:
+    """Return the deployment with every version that it asks for pinned."""
+    answers = [resolve_pins(deployment.model, track.version, published) for track in deployment.tracks]
+    reasons = [reason for answer in answers if isinstance(answer, Infeasible) for reason in answer.reasons]
+    if reasons:
+        return Infeasible(tuple(dict.fromkeys(reasons)))
+    pins = [answer.pins for answer in answers if not isinstance(answer, Infeasible)]
+    others = tuple(replace(track, pins=own) for track, own in zip(deployment.others, pins[1:], strict=True))
+    return replace(deployment, pins=pins[0], others=others)
+
+
+def _changed(
+    before: Deployment, changes: Changes, others: list[Deployment], published: Published
+) -> Mapping[DeploymentName, Deployment] | Infeasible:
+    """Return the deployment as the changes make it, and those that move with it."""
+    after = replace(
+        before,
+        precisions=before.precisions if changes.precisions is None else changes.precisions,
+        allow_unproven=before.allow_unproven if changes.allow_unproven is None else changes.allow_unproven,
+        needs=before.needs if changes.needs is None else changes.needs,
+    )
+    if changes.versions is None and not changes.repin:
+        return {before.name: after}
+    after = _with_versions(after, changes.versions)
+    moved = resolve_together(after, others, published)
+    if isinstance(moved, Infeasible):
+        return moved
+    pinned = _pinned(after, published)
+    if isinstance(pinned, Infeasible):
+        return pinned
+    by_name = {other.name: other for other in others}
+    revised = {name: replace(by_name[name], pins=it.pins) for name, it in moved.items() if name != before.name}
+    return {before.name: replace(pinned, pins=moved[before.name].pins), **revised}
+
+
+def _contradictions(deployment: Deployment, others: Iterable[Deployment], published: Published) -> tuple[str, ...]:
+    rest = [other for other in others if other.name != deployment.name]
+    return (*conflicts_with(deployment.all_pins, rest), *wish_conflicts(deployment, rest, published))
+
+
+def _not_published(deployment: Deployment, published: Published) -> tuple[str, ...]:
+    """Why an earlier revision cannot be served any more: versions that are gone from the repository."""
+    gone = []
+    for pin in deployment.all_pins:
+        package = published.get(pin.model)
+        if package is None or pin.version not in package.versions:
+            gone.append(f"Version {pin.version} of model '{pin.model}' is no longer in the model repository.")
+    return tuple(gone)
+
+
+def _but(moved: Mapping[DeploymentName, Deployment], name: DeploymentName) -> list[Deployment]:
+    return [entry for it, entry in moved.items() if it != name]
+
+
+def _next_revision(before: Deployment, after: Deployment, now: datetime) -> Deployment:
+    return replace(after, created_at=before.created_at, revision=before.revision + 1, updated_at=now)

@@ -56,3 +56,26 @@ class SettingsError(PermanentError):
 
 class MissingExtraError(PermanentError):
     """An optional part is not installed; the text says which extra brings it."""
+
+
+class NoSpaceError(RetryableError):
+    """A server's repository location has no room for a version. Retryable, for unused versions can be removed.
+
+    `bytes_short` is how many bytes more must be free there.
+    """
+
+    def __init__(self, message: str, *, bytes_short: int) -> None:
+        super().__init__(message)
+        self.bytes_short = bytes_short
+
+
+class LocationBusyError(RetryableError):
+    """Somebody else has been at work in a server's repository location for too long."""
+
+
+class LocationError(PermanentError):
+    """A server's repository location cannot be used, or holds another version of that number that is not ours."""
+
+
+class DamagedVersionError(PermanentError):
+    """A published version is not whole, or not what its manifest says. Names the file."""

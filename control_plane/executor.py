@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import groupby
 from typing import assert_never
 
-from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Skipped, Unload, Unloaded
-from control_plane.errors import ControlPlaneError, RetryableError
+from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Setting, Skipped, Unload, Unloaded
+from control_plane.errors import ControlPlaneError, DeadlineExceededError, RetryableError
 from control_plane.planning.plan import PlannedAction
 from control_plane.ports import Catalogue, TritonControl
 from control_plane.state import ModelName, Pin, Server
@@ -59,13 +59,18 @@ class Executor:
                 case _:
                     assert_never(action)
         except ControlPlaneError as error:
-            return Failed(action, str(error), isinstance(error, RetryableError), clock() - begun)
+            retryable, hung = isinstance(error, RetryableError), isinstance(error, DeadlineExceededError)
+            return Failed(action, str(error), retryable, clock() - begun, hung=hung and isinstance(action, Load))
 
     async def _load(self, server: Server, action: Load) -> None:
         for pin in (*action.members, Pin(action.model, action.version)):
-            target = action.targets.get(pin.model, "")
-            config = await asyncio.to_thread(self._catalogue.load_config, pin.model, pin.version, target)
+            config = await asyncio.to_thread(self._config, pin, action.setting(pin.model))
             await self._triton.load(server, pin.model, config)
+
+    def _config(self, pin: Pin, setting: Setting) -> str:
+        return self._catalogue.load_config(
+            pin.model, pin.version, setting.target, instances=setting.instances, generation=setting.generation
+        )
 
 
 def _blocked(action: Action, outcomes: Iterable[Outcome]) -> str:

@@ -10,8 +10,11 @@ from control_plane.state import (
     ActionRecord,
     Deployment,
     DeploymentName,
+    Mark,
     ModelName,
     ObservedServer,
+    Probe,
+    ProbeResult,
     Published,
     Server,
     ServerId,
@@ -22,9 +25,10 @@ class TritonControl(Protocol):
     """Triton's control calls, each with a deadline of its own. All are idempotent."""
 
     async def observe(self, server: Server) -> ObservedServer:
-        """Ask what the server is and holds, and from which file each ready model was loaded.
+        """Ask what the server is and holds; of each ready model also its file, instances, generation and requests.
 
-        Never raises for a server that does not answer: that is an observation.
+        Never raises for a server that does not answer: that is an observation. One that keeps its statistics or a
+        config to itself is HEALTHY still, with zeros there.
         """
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
@@ -36,6 +40,19 @@ class TritonControl(Protocol):
 
     async def unload(self, server: Server, model: ModelName) -> None:
         """Unload every version of `model`; nothing happens where there is none. Raises like `load`."""
+
+    async def probe(self, server: Server, probe: Probe) -> ProbeResult:
+        """Send a request and judge the answer. Never raises for what the server does: that is the result.
+
+        Broken is a model whose process is gone, one that does not answer in time, and one that answers a golden request
+        with an error or other values. Where the server or the model is not there, nothing can be told.
+        """
+
+    async def backends(self, server: Server, names: frozenset[str]) -> frozenset[str]:
+        """Return which of the backends `names` the server has, asked of itself once until it was away.
+
+        Nothing is loaded by that. Raises ServerUnreachableError, DeadlineExceededError, AdminKeyRefusedError.
+        """
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -63,20 +80,41 @@ class Fleet(Protocol):
     def note(self, server: ServerId) -> str:
         """Say why a server does not answer, where it is known; else empty."""
 
+    async def register(self, server: Server) -> bool:
+        """Add a server, or replace the registered one of its id; False where the id is that of one we started."""
+
+    async def unregister(self, server: ServerId) -> bool:
+        """Forget a registered server; False where it is not one."""
+
+    async def restart(self, server: ServerId, reason: str) -> bool:
+        """Kill a server's process and start it again; False where it is not ours to restart. Raises ControlPlaneError.
+
+        Returns once it answers again.
+        """
+
     def log_of(self, server: ServerId) -> ServerLog | None:
         """Return the log of a server, or None where it cannot be read."""
 
 
 class Catalogue(Protocol):
-    """The model repository. Both calls read files: not for the event loop's thread."""
+    """The model repository. Every call reads files: not for the event loop's thread."""
 
     def read(self) -> Published:
         """Read every package with its versions and problems."""
 
-    def load_config(self, model: ModelName, version: int, target: str = "") -> str:
+    def load_config(
+        self, model: ModelName, version: int, target: str = "", *, instances: int | None = None, generation: int = 0
+    ) -> str:
         """Return the `config` of a load call that serves exactly `version`, with `target` where it has targets.
 
-        Without a name it is the version's default target. Raises LoadFailedError with the cause.
+        Without a name it is the version's default target. `instances` is how many there are to be in all (None: as the
+        config says); `generation` goes into its parameter GENERATION. Raises LoadFailedError with the cause.
+        """
+
+    def probe(self, model: ModelName, version: int, filename: str) -> Probe | None:
+        """Return a request that tells whether a version that serves the file `filename` works; None without any.
+
+        It is golden where the version has public probes and the file should give just their answers.
         """
 
 
@@ -98,11 +136,32 @@ class DeploymentStore(Protocol):
     async def list(self) -> tuple[Deployment, ...]:
         """Return every deployment, by name."""
 
+    async def revisions(self, name: DeploymentName) -> tuple[Deployment, ...]:
+        """Return every revision of the deployment `name` that is kept, the newest first."""
+
+    async def mark(self, mark: Mark) -> None:
+        """Have a server hold nothing, until `unmark`."""
+
+    async def unmark(self, server: ServerId) -> bool:
+        """Let a server hold what it should again; False where it was not marked."""
+
+    async def marks(self) -> tuple[Mark, ...]:
+        """Return every mark, by server."""
+
+    async def register(self, server: Server) -> None:
+        """Keep a server that somebody registered, in place of one with its id."""
+
+    async def unregister(self, server: ServerId) -> bool:
+        """Forget a registered server, with its mark and records; False where there is none."""
+
+    async def registered(self) -> tuple[Server, ...]:
+        """Return every registered server, by id."""
+
     async def record(self, record: ActionRecord) -> None:
         """Keep `record` as the last one of its server and model."""
 
-    async def forget(self, models: frozenset[ModelName]) -> None:
-        """Drop the records of `models`, on every server."""
+    async def forget(self, models: frozenset[ModelName], server: ServerId | None = None) -> None:
+        """Drop the records of `models`, on every server or on one."""
 
     async def records(self) -> tuple[ActionRecord, ...]:
         """Return every record, by server and model."""

@@ -1,4 +1,4 @@
-"""The loop: observe every server, plan, hand each server its part, observe again.
+"""The loop: observe every server (`observing`), plan, hand each server its part, observe again.
 
 Woken by a change of a deployment, by the fleet, by an execution that ended, by a retry that is due, and by an interval.
 Each server is worked on in a task of its own, so a load that hangs on one delays no other. An error that nobody
@@ -11,22 +11,31 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import assert_never
 
 from control_plane.actions import Failed, Load, Loaded, Outcome, Skipped, Unloaded
+from control_plane.errors import ControlPlaneError
 from control_plane.executor import Executor
 from control_plane.metrics import Metrics
+from control_plane.observing import Observer
 from control_plane.planning import (
+    Broken,
     DeploymentStatus,
+    Endpoint,
     Plan,
     PlannedAction,
+    Serving,
+    Situation,
     deployment_status,
     held_back,
     next_retry,
     plan_lifecycle,
+    quarantined,
     retry_delay_s,
 )
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
+from control_plane.probing import Prober
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -40,9 +49,10 @@ from control_plane.state import (
     ServerId,
 )
 
-_OBSERVED_AT_ONCE = 64
 _UNREACHABLE_INTERVAL_S = 1.0
 _SOON = timedelta(seconds=10)
+_SOON_HEALED = timedelta(minutes=2)
+"""A load that healed a broken model, and did not last this long, counts as failed."""
 
 logger = logging.getLogger(__name__)
 
@@ -71,20 +81,42 @@ class Timing:
     jitter: Callable[[], float] = random.SystemRandom().random
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
-    """What the last pass saw and decided. `started_at` is None before the first one ended."""
+    """What the last pass saw and decided. `started_at` is None before the first one ended.
+
+    `leaving` says since when clients are no longer sent to a model that is ready on a server.
+    """
 
     started_at: datetime | None = None
     observed: tuple[ObservedServer, ...] = ()
     published: Published = field(default_factory=Published)
     plan: Plan = field(default_factory=Plan)
     records: Mapping[tuple[ServerId, ModelName], ActionRecord] = field(default_factory=dict)
+    broken: Mapping[tuple[ServerId, ModelName], Broken] = field(default_factory=dict)
+    leaving: Mapping[tuple[ServerId, ModelName], datetime] = field(default_factory=dict)
+
+    @cached_property
+    def by_id(self) -> Mapping[ServerId, ObservedServer]:
+        """What was observed, by server."""
+        return {entry.server.id: entry for entry in self.observed}
+
+    @cached_property
+    def serving(self) -> Serving:
+        """Who can answer for what, as this pass saw it."""
+        return Serving(self.by_id, self.plan.placement, self.plan.targets_by_place, self._reasons)
+
+    @cached_property
+    def _reasons(self) -> Mapping[tuple[ServerId, ModelName], str]:
+        return {place: broken.reason for place, broken in self.broken.items()}
 
     def status_of(self, deployment: Deployment) -> DeploymentStatus:
         """Return what this pass saw of `deployment`."""
-        reasons = self.plan.reasons_against(deployment.name)
-        return deployment_status(deployment, self.observed, self.records, reasons, self.plan.targets_by_place())
+        return deployment_status(deployment, self.by_id, self.records, self.plan, self._reasons)
+
+    def endpoints_of(self, deployment: Deployment) -> tuple[Endpoint, ...]:
+        """Return where clients of `deployment` are sent."""
+        return self.serving.endpoints(deployment)
 
     def has_seen(self, deployment: Deployment) -> bool:
         """Tell whether this pass began after `deployment` was written."""
@@ -97,6 +129,8 @@ class Reconciler:
     def __init__(self, world: World, executor: Executor, metrics: Metrics, timing: Timing | None = None) -> None:
         self._world, self._executor, self._metrics = world, executor, metrics
         self._timing = timing or Timing()
+        self._observer = Observer(world.store, world.fleet, world.triton, self._timing.now)
+        self.prober = Prober(world.triton, world.catalogue, self.wake)
         self.view = View()
         self.passes = 0
         self.last_error = ""
@@ -111,6 +145,7 @@ class Reconciler:
     async def run(self) -> None:
         """Reconcile until cancelled; what is being carried out then is cancelled too."""
         forget = self._world.fleet.listen(self.wake)
+        probing = asyncio.create_task(self.prober.run(), name="probe models")
         try:
             while True:
                 self._woken.clear()
@@ -122,6 +157,8 @@ class Reconciler:
                 await self._until_woken()
         finally:
             forget()
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
             await self._stop_executions()
 
     async def run_pass(self) -> Plan:
@@ -135,6 +172,7 @@ class Reconciler:
         states = [view.status_of(deployment).state for deployment in deployments]
         self._metrics.passed(clock() - begun, view.observed, states)
         self.view = view
+        self.prober.show(view.observed)
         self.passes += 1
         self._pass_ended.set()
         self._pass_ended = asyncio.Event()
@@ -153,26 +191,32 @@ class Reconciler:
         await asyncio.gather(*self._busy.values())
 
     async def _look(self, deployments: tuple[Deployment, ...]) -> View:
-        started_at = self._timing.now()
-        observed = await self._observe()
+        started_at, before = self._timing.now(), self.view
+        observed = await self._observer.observe()
         published = await asyncio.to_thread(self._world.catalogue.read)
         records = await self._world.store.records()
-        plan = plan_lifecycle(deployments, published, observed, held_back(records, self._timing.now()))
         by_place = {(record.server, record.model): record for record in records}
-        return View(started_at, observed, published, plan, by_place)
+        now = self._timing.now()
+        situation = Situation(
+            now,
+            before.plan.placement.places(),
+            by_place,
+            held_back(records, now),
+            quarantined(records),
+            dict(self.prober.found),
+            before.leaving,
+        )
+        plan = plan_lifecycle(deployments, published, observed, situation)
+        view = View(started_at, observed, published, plan, by_place, situation.broken, before.leaving)
+        return replace(view, leaving=self._leaving(view, deployments, now))
 
-    async def _observe(self) -> tuple[ObservedServer, ...]:
-        room = asyncio.Semaphore(_OBSERVED_AT_ONCE)
-
-        async def ask(server: Server) -> ObservedServer:
-            async with room:
-                seen = await self._world.triton.observe(server)
-            note = self._world.fleet.note(server.id)
-            if seen.condition is ServerCondition.UNREACHABLE and note:
-                return replace(seen, detail=f"{note} {seen.detail}")
-            return seen
-
-        return tuple(await asyncio.gather(*(ask(server) for server in self._world.fleet.servers())))
+    def _leaving(
+        self, view: View, deployments: tuple[Deployment, ...], now: datetime
+    ) -> dict[tuple[ServerId, ModelName], datetime]:
+        """Return since when no client is sent to what is ready."""
+        listed = view.serving.listed(deployments)
+        ready = {(entry.server.id, row.name) for entry in view.observed for row in entry.models}
+        return {place: view.leaving.get(place, now) for place in sorted(ready - listed)}
 
     def _begin_executions(self, view: View, busy: frozenset[ServerId]) -> None:
         """Begin on every server that nothing was being done on when it was observed."""
@@ -185,8 +229,18 @@ class Reconciler:
                 self._busy[server_id] = task
 
     async def _execute(self, server: Server, steps: tuple[PlannedAction, ...], view: View) -> None:
+        hung = ""
+
+        async def keep(outcome: Outcome) -> None:
+            nonlocal hung
+            if isinstance(outcome, Failed) and outcome.hung:
+                hung = outcome.reason
+            await self._keep(outcome, view)
+
         try:
-            await self._executor.execute(server, steps, lambda outcome: self._keep(outcome, view))
+            await self._executor.execute(server, steps, keep)
+            if hung:
+                await self._restart(server, hung)
         except Exception as error:  # no wake: the interval keeps a bug from becoming a hot loop
             logger.exception("Unexpected error in the execution on server %s", server.id)
             self._take_note("execution", error)
@@ -194,6 +248,16 @@ class Reconciler:
             self.wake()
         finally:
             del self._busy[server.id]
+
+    async def _restart(self, server: Server, reason: str) -> None:
+        """Have a server started again whose load hangs: nothing else ends such a load. Only where it is ours."""
+        try:
+            ours = await self._world.fleet.restart(server.id, reason)
+        except ControlPlaneError as error:
+            logger.warning("Server %s was to be restarted (%s): %s", server.id, reason, error)
+        else:
+            word = "restarted" if ours else "not ours to restart, though it should be"
+            logger.warning("Server %s is %s: %s", server.id, word, reason)
 
     async def _keep(self, outcome: Outcome, view: View) -> None:
         self._metrics.outcome(outcome)
@@ -207,14 +271,16 @@ class Reconciler:
         version = action.version if isinstance(action, Load) else NO_VERSION
         match outcome:
             case Loaded():
-                return self._loaded(ActionRecord(action.server, action.model, version, Result.LOADED, "", now), before)
+                healed = isinstance(action, Load) and action.setting(action.model).generation > 0
+                record = ActionRecord(action.server, action.model, version, Result.LOADED, "", now)
+                return self._loaded(record, before, healed=healed)
             case Unloaded():
                 return ActionRecord(action.server, action.model, version, Result.UNLOADED, "", now)
             case Failed():
                 again = before is not None and before.result is Result.FAILED and before.version == version
                 failures = before.failures + 1 if again and before is not None else 1
                 logger.warning("%s failed, %d in a row: %s", action, failures, outcome.reason)
-                delay_s = retry_delay_s(failures, self._timing.jitter(), permanent=not outcome.retryable)
+                delay_s = retry_delay_s(failures, self._timing.jitter())
                 retry_at = now + timedelta(seconds=delay_s)
                 return ActionRecord(
                     action.server, action.model, version, Result.FAILED, outcome.reason, now, failures, retry_at
@@ -224,12 +290,12 @@ class Reconciler:
             case _:
                 assert_never(outcome)
 
-    def _loaded(self, record: ActionRecord, before: ActionRecord | None) -> ActionRecord:
+    def _loaded(self, record: ActionRecord, before: ActionRecord | None, *, healed: bool) -> ActionRecord:
         """Slow down where a load does not last: Triton says yes and the model is not there, or somebody undoes it."""
         if before is None or before.result is not Result.LOADED or before.version != record.version:
             return record
         held_back_for = before.retry_at - before.at if before.retry_at is not None else timedelta()
-        if record.at - before.at > held_back_for + _SOON:
+        if record.at - before.at > held_back_for + (_SOON_HEALED if healed else _SOON):
             return record
         times = before.failures + 1
         retry_at = record.at + timedelta(seconds=retry_delay_s(times, self._timing.jitter()))

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     `port` 0 takes a free one. The `triton_*_port` are those of the first server, and each further one has them three
     higher (8000, 8001, 8002; 8003, ...); left out, free ports are taken.
 
+    `servers` are started on this machine; `servers_file` names further ones that run elsewhere (JSON, a list of what
+    `state.Server` has).
+
     `signature_policy` says what becomes of a version that is not signed with the private part of `public_key` (a PEM
     file), or was altered since: nothing is looked at (`off`), it is told (`warn`), or it is never loaded (`require`).
     """
@@ -47,7 +50,8 @@ class Settings(BaseSettings):
     token: SecretStr | None = None
     model_repository: Path = Path("model_repository")
     state_path: Path = Path(".tritonfleet/state.db")
-    servers: Annotated[int, Field(ge=1, le=64)] = 1
+    servers: Annotated[int, Field(ge=0, le=64)] = 1
+    servers_file: Path | None = None
     load_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     reconcile_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     triton_http_port: Port | None = None

@@ -12,6 +12,7 @@ from typing import Any, NewType
 from builders.manifest import ManifestTarget
 from builders.model_config import ModelConfig
 from builders.targets import Precision
+from control_plane.wanted import EVERYWHERE, Needs
 
 ServerId = NewType("ServerId", str)
 ModelName = NewType("ModelName", str)
@@ -28,6 +29,20 @@ class Endpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU or a GpuInstance (MIG slice) that a server runs on. `mig_profile` is empty for a whole GPU."""
+
+    uuid: str
+    product: str = ""
+    compute_capability: str = ""
+    memory_bytes: int = 0
+    mig_profile: str = ""
+
+
+DEFAULT_POOL = "default"
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """One tritonserver process that the control plane may command.
 
@@ -36,7 +51,9 @@ class Server:
 
     The rest is what whoever registers it says of it: the compute capabilities of its GPUs ("8.9"; none on a CPU), its
     backends, and the versions of runtimes that do not come with its Triton, by name (`onnxruntime`, `tensorrt_rtx`).
-    Which Triton it is, it says itself (`ObservedServer.triton_version`).
+    Which Triton it is, it says itself (`ObservedServer.triton_version`). `devices` are one MIG slice, or whole GPUs;
+    none on a CPU. `memory_bytes` is what models may take of it, 0 where nobody said. `repository` is the folder that
+    its versions are copied to; empty where it reads the model repository itself.
     """
 
     id: ServerId
@@ -45,6 +62,11 @@ class Server:
     compute_capabilities: tuple[str, ...] = ()
     backends: frozenset[str] = frozenset()
     versions: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[Device, ...] = ()
+    memory_bytes: int = 0
+    pool: str = DEFAULT_POOL
+    labels: Mapping[str, str] = field(default_factory=dict)
+    repository: str = ""
 
     def __repr__(self) -> str:
         """Like the generated one, without the secret."""
@@ -58,6 +80,10 @@ class ModelState(StrEnum):
     READY = "READY"
     UNAVAILABLE = "UNAVAILABLE"
     UNLOADING = "UNLOADING"
+
+
+NO_VERSION = 0
+"""Stands for "none", as in the record of an unload; Triton's versions begin at 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +148,34 @@ class ProbeResult:
 
 
 class ServerCondition(StrEnum):
-    """What may be said of a server honestly."""
+    """What may be said of a server honestly. A draining one is healthy, and is to hold nothing any more."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
     UNREACHABLE = "unreachable"
+    DRAINING = "draining"
+
+
+ANSWERING = frozenset({ServerCondition.HEALTHY, ServerCondition.DRAINING})
+"""Conditions of a server that can be commanded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Why a server is to hold nothing: an operator drains it, or it was taken out because it kept failing."""
+
+    server: ServerId
+    reason: str
+    at: datetime
+    by_operator: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedServer:
     """What one server answered when it was last asked. `detail` says why it is not healthy.
 
-    `triton_version` is the server's own ("2.51.0"), empty where it did not answer.
+    `triton_version` is the server's own ("2.51.0"), empty where it did not answer. `since` is when an unreachable
+    server answered last, or was first asked.
     """
 
     server: Server
@@ -141,6 +183,12 @@ class ObservedServer:
     models: tuple[ObservedModel, ...] = ()
     detail: str = ""
     triton_version: str = ""
+    since: datetime | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be commanded."""
+        return self.condition in ANSWERING
 
     def ready_versions(self, model: ModelName) -> frozenset[int]:
         """Versions of `model` that are READY here."""
@@ -157,8 +205,22 @@ class ObservedServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Track:
+    """One version of a deployment's model with all that it needs pinned, and its share of the traffic in percent."""
+
+    version: int | None
+    pins: tuple[Pin, ...]
+    share: int
+
+    @property
+    def pinned(self) -> int:
+        """The version of the deployed model itself."""
+        return self.pins[-1].version if self.pins else NO_VERSION
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
-    """What should serve, on every server: `model`, at versions that were chosen when it was written.
+    """What should serve: `model`, at versions that were chosen when it was written, where `needs` says.
 
     `pins` holds the model and every member below it, members before the ensembles that call them, so a version that is
     published later is not picked up by itself. `version` is what was asked for; None is "the newest at that time".
@@ -166,6 +228,9 @@ class Deployment:
 
     Of a version with several targets, each server gets the one that fits it: of the precision wished most
     (`precisions`, best first; none is the most precise), and one that was never run only with `allow_unproven`.
+
+    `others` are further versions that get a share of the traffic each; `version` and `pins` have what is left of it.
+    Two versions never share a server.
     """
 
     name: DeploymentName
@@ -177,10 +242,19 @@ class Deployment:
     updated_at: datetime
     precisions: tuple[Precision, ...] = ()
     allow_unproven: bool = False
+    others: tuple[Track, ...] = ()
+    needs: Needs = EVERYWHERE
 
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """Every version with its share of the traffic; the shares add up to 100."""
+        rest = 100 - sum(track.share for track in self.others)
+        return (Track(self.version, self.pins, rest), *self.others)
 
-NO_VERSION = 0
-"""Stands for "none", as in the record of an unload; Triton's versions begin at 1."""
+    @property
+    def all_pins(self) -> tuple[Pin, ...]:
+        """The pins of every track, each once."""
+        return tuple(dict.fromkeys(pin for track in self.tracks for pin in track.pins))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +286,8 @@ class PublishedModel:
 
     A build puts the config it was made with into the version (`own`), so that an edit of the package changes nothing
     that serves. A version made by hand has none; it goes by the package's. `targets` are those of the versions that
-    hold an artifact for each of several kinds of servers, by name; the others are the same everywhere.
+    hold an artifact for each of several kinds of servers, by name; the others are the same everywhere. `unproven` are
+    those of the latter that nobody could run yet, and why.
     """
 
     name: ModelName
@@ -220,6 +295,7 @@ class PublishedModel:
     versions: tuple[int, ...] = ()
     own: Mapping[int, PublishedConfig] = field(default_factory=dict)
     targets: Mapping[int, Mapping[str, ManifestTarget]] = field(default_factory=dict)
+    unproven: Mapping[int, str] = field(default_factory=dict)
 
     def at(self, version: int) -> PublishedConfig:
         """Return the config that `version` is served with."""
@@ -233,9 +309,13 @@ class PublishedModel:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The model repository as it was read at one moment."""
+    """The model repository as it was read at one moment.
+
+    `memory` is what an instance of a pinned version was measured to take of a server's memory, in bytes.
+    """
 
     models: Mapping[ModelName, PublishedModel] = field(default_factory=dict)
+    memory: Mapping[Pin, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[PublishedModel]:
         """Every package, by name."""
@@ -244,6 +324,15 @@ class Published:
     def get(self, name: ModelName) -> PublishedModel | None:
         """Return the package `name`, or None."""
         return self.models.get(name)
+
+    def memory_of(self, pin: Pin, instances: int) -> int:
+        """Return the memory that so many instances take; 0 where nobody measured it."""
+        return self.memory.get(pin, 0) * instances
+
+    def unproven_of(self, pin: Pin) -> str:
+        """Return why a pinned version without targets is unproven; empty where it is not."""
+        package = self.models.get(pin.model)
+        return package.unproven.get(pin.version, "") if package is not None else ""
 
     def targets_of(self, pin: Pin) -> Mapping[str, ManifestTarget]:
         """Return the targets of a pinned version, by name; empty where it has none or is not here."""

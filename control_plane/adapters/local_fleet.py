@@ -22,6 +22,9 @@ class SupervisedServer(ServerLog, Protocol):
     def listen(self, listener: Callable[[Any], None]) -> Callable[[], None]:
         """Have `listener` called at every change of the process's state."""
 
+    async def restart(self, reason: str) -> None:
+        """Kill it, start it again and wait until it is ready."""
+
 
 class LocalFleet:
     """A fixed set of supervised servers."""
@@ -46,6 +49,24 @@ class LocalFleet:
     def note(self, server: ServerId) -> str:
         """Return the supervisor's last word on the process."""
         return self._supervised[server].reason if server in self._supervised else ""
+
+    async def register(self, server: Server) -> bool:
+        """Refuse: the set is fixed."""
+        del server
+        return False
+
+    async def unregister(self, server: ServerId) -> bool:
+        """Refuse: the set is fixed."""
+        del server
+        return False
+
+    async def restart(self, server: ServerId, reason: str) -> bool:
+        """Restart the server, which is ours."""
+        supervised = self._supervised.get(server)
+        if supervised is None:
+            return False
+        await supervised.restart(reason)
+        return True
 
     def log_of(self, server: ServerId) -> ServerLog | None:
         """Return the server's log."""

@@ -14,11 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from builders import pbtxt
 from builders.errors import ConfigError
-from builders.manifest import MANIFEST_FILENAME, ManifestTarget, read_manifest, version_numbers
+from builders.manifest import MANIFEST_FILENAME, Manifest, ManifestTarget, read_manifest, version_numbers
+from builders.probes import PROBES_FILENAME
+from builders.selection import parse_target
 from builders.validate import config_problems
+from control_plane.adapters.probe_file import read_probe
 from control_plane.adapters.signatures import SignatureCheck
 from control_plane.errors import LoadFailedError
-from control_plane.state import ModelName, Published, PublishedConfig, PublishedModel
+from control_plane.planning.probes import dummy_inputs
+from control_plane.state import GENERATION, ModelName, Probe, Published, PublishedConfig, PublishedModel
 
 CONFIG_NAME = "config.pbtxt"
 
@@ -42,7 +46,9 @@ class RepositoryFolder:
         packages = (self._read_package(folder) for folder in folders if _may_be_package(folder))
         return Published({package.name: package for package in packages})
 
-    def load_config(self, model: ModelName, version: int, target: str = "") -> str:
+    def load_config(
+        self, model: ModelName, version: int, target: str = "", *, instances: int | None = None, generation: int = 0
+    ) -> str:
         """Return the config of `version` as JSON with a version policy of exactly that one; see the port.
 
         The signature is looked at once more: what was altered since the plan was made is not loaded.
@@ -56,15 +62,39 @@ class RepositoryFolder:
         if not target and not path.exists():
             path = self._root / model / CONFIG_NAME
         try:
-            return pbtxt.to_json(path.read_text(encoding="utf-8"), path=str(path), versions=[version])
+            return pbtxt.to_json(
+                path.read_text(encoding="utf-8"),
+                path=str(path),
+                versions=[version],
+                instances=instances,
+                parameters={GENERATION: str(generation)} if generation else {},
+            )
         except (ConfigError, OSError, UnicodeDecodeError) as exc:
             raise LoadFailedError(_cannot_read(path, exc)) from exc
+
+    def probe(self, model: ModelName, version: int, filename: str) -> Probe | None:
+        """Return a request to probe a version with; see the port.
+
+        Only a file in FP32, or one that is no target's, gives just the answers that the version's probes have.
+        """
+        folder = self._root / model / str(version)
+        targets = _read_targets(folder)
+        named = {made.filename: name for name, made in targets.items()} if not isinstance(targets, str) else {}
+        target = parse_target(named.get(filename, ""))
+        golden = read_probe(folder / PROBES_FILENAME, model, version)
+        if golden is not None:
+            return golden if target is None or target.precision == "fp32" else replace(golden, outputs=())
+        path = _own_config(folder.parent, version)
+        config = _read_config(path if path.exists() else folder.parent / CONFIG_NAME, str(model)).config
+        inputs = dummy_inputs(config) if config is not None else ()
+        return Probe(model, version, inputs) if inputs else None
 
     def _read_package(self, folder: Path) -> PublishedModel:
         versions = _versions(folder)
         draft = _read_config(folder / CONFIG_NAME, folder.name)
         own: dict[int, PublishedConfig] = {}
         targets: dict[int, Targets] = {}
+        unproven: dict[int, str] = {}
         for version in versions:
             path = _own_config(folder, version)
             config = _read_config(path, folder.name) if path.exists() else draft
@@ -73,10 +103,12 @@ class RepositoryFolder:
                 config = replace(config, problems=(*config.problems, found))
             elif found:
                 targets[version] = found
+            elif why := _read_unproven(folder / str(version)):
+                unproven[version] = why
             config = self._signed(folder / str(version), config)
             if path.exists() or config != draft:
                 own[version] = config
-        return PublishedModel(ModelName(folder.name), draft, versions, own, targets)
+        return PublishedModel(ModelName(folder.name), draft, versions, own, targets, unproven)
 
     def _signed(self, version: Path, config: PublishedConfig) -> PublishedConfig:
         """Return `config` with what is wrong with the version's signature, before all else that is wrong with it."""
@@ -108,19 +140,32 @@ def _config_of(version: Path, target: str) -> str:
 
 def _read_targets(version: Path) -> Targets | str:
     """Return the targets that the version's manifest tells of, or what is wrong with it. Without one there are none."""
+    return _facts_of(version)[0]
+
+
+def _read_unproven(version: Path) -> str:
+    """Return why a version without targets could not be run where it was built; empty where nothing says so."""
+    return _facts_of(version)[1]
+
+
+def _facts_of(version: Path) -> tuple[Targets | str, str]:
     path = version / MANIFEST_FILENAME
     try:
         status = path.stat()
     except OSError:
-        return {}
-    return _parse_targets(path, status.st_ino, status.st_mtime_ns, status.st_size)
+        return {}, ""
+    return _parse_facts(path, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=4096)  # every pass of the loop reads every version
-def _parse_targets(path: Path, _inode: int, _changed_ns: int, _bytes: int) -> Targets | str:
+def _parse_facts(path: Path, _inode: int, _changed_ns: int, _bytes: int) -> tuple[Targets | str, str]:
     manifest = read_manifest(path.parent)
     if manifest is None:
-        return f"{path}: cannot be read by this version of Tritonfleet; publish the version again."
+        return f"{path}: cannot be read by this version of Tritonfleet; publish the version again.", ""
+    return _targets_in(manifest, path), manifest.unproven
+
+
+def _targets_in(manifest: Manifest, path: Path) -> Targets | str:
     try:
         targets = _TARGETS.validate_python({name: asdict(made) for name, made in manifest.targets.items()})
     except ValidationError as exc:

@@ -11,16 +11,43 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from builders.targets import PRECISIONS
 from control_plane.adapters.state_file import hold, open_engine
-from control_plane.adapters.tables import action_records, deployment_pins, deployments
+from control_plane.adapters.tables import (
+    action_records,
+    deployment_pins,
+    deployment_revisions,
+    deployments,
+    registered_servers,
+    server_marks,
+)
 from control_plane.errors import StateFileError
-from control_plane.state import ActionRecord, Deployment, DeploymentName, ModelName, Pin, Result, ServerId
+from control_plane.state import (
+    ActionRecord,
+    Deployment,
+    DeploymentName,
+    Mark,
+    ModelName,
+    Pin,
+    Result,
+    Server,
+    ServerId,
+    Track,
+)
+from control_plane.wanted import Needs
 
 _T = TypeVar("_T")
+_NEEDS = TypeAdapter(Needs)
+_TRACKS = TypeAdapter(tuple[Track, ...])
+_DEPLOYMENT = TypeAdapter(Deployment)
+_SERVER = TypeAdapter(Server)
+
+KEPT_REVISIONS = 50
+"""How many revisions of a deployment a rollback can choose from."""
 
 
 @asynccontextmanager
@@ -49,6 +76,7 @@ class SqlStore:
                 return False
             connection.execute(insert(deployments).values(**_columns(deployment)))
             _write_pins(connection, deployment)
+            _write_revision(connection, deployment)
             return True
 
         return await self._run(work)
@@ -64,6 +92,7 @@ class SqlStore:
                 connection.execute(update(deployments).where(same).values(**_columns(deployment)))
                 connection.execute(delete(deployment_pins).where(deployment_pins.c.deployment == deployment.name))
                 _write_pins(connection, deployment)
+                _write_revision(connection, deployment)
             return True
 
         return await self._run(work)
@@ -73,6 +102,7 @@ class SqlStore:
 
         def work(connection: Connection) -> bool:
             connection.execute(delete(deployment_pins).where(deployment_pins.c.deployment == name))
+            connection.execute(delete(deployment_revisions).where(deployment_revisions.c.deployment == name))
             return connection.execute(delete(deployments).where(deployments.c.name == name)).rowcount > 0
 
         return await self._run(work)
@@ -94,6 +124,72 @@ class SqlStore:
 
         return await self._run(work)
 
+    async def revisions(self, name: DeploymentName) -> tuple[Deployment, ...]:
+        """Return every revision of the deployment `name` that is kept, the newest first."""
+        own = deployment_revisions.c.deployment == name
+        ordered = select(deployment_revisions).where(own).order_by(deployment_revisions.c.revision.desc())
+
+        def work(connection: Connection) -> tuple[Deployment, ...]:
+            return tuple(_DEPLOYMENT.validate_json(row.body) for row in connection.execute(ordered))
+
+        return await self._run(work)
+
+    async def mark(self, mark: Mark) -> None:
+        """Have a server hold nothing, until `unmark`."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(server_marks).where(server_marks.c.server == mark.server))
+            values = {"server": mark.server, "reason": mark.reason, "by_operator": mark.by_operator}
+            connection.execute(insert(server_marks).values(**values, at=mark.at.isoformat()))
+
+        await self._run(work)
+
+    async def unmark(self, server: ServerId) -> bool:
+        """Let a server hold what it should again; False where it was not marked."""
+        statement = delete(server_marks).where(server_marks.c.server == server)
+        return await self._run(lambda connection: connection.execute(statement).rowcount > 0)
+
+    async def marks(self) -> tuple[Mark, ...]:
+        """Return every mark, by server."""
+
+        def work(connection: Connection) -> tuple[Mark, ...]:
+            rows = connection.execute(select(server_marks).order_by(server_marks.c.server))
+            return tuple(
+                Mark(ServerId(row.server), row.reason, datetime.fromisoformat(row.at), row.by_operator) for row in rows
+            )
+
+        return await self._run(work)
+
+    async def register(self, server: Server) -> None:
+        """Keep a server that somebody registered, in place of one with its id."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(registered_servers).where(registered_servers.c.server == server.id))
+            body = _SERVER.dump_json(server).decode()
+            connection.execute(insert(registered_servers).values(server=server.id, body=body))
+
+        await self._run(work)
+
+    async def unregister(self, server: ServerId) -> bool:
+        """Forget a registered server, with its mark and records; False where there is none."""
+
+        def work(connection: Connection) -> bool:
+            connection.execute(delete(server_marks).where(server_marks.c.server == server))
+            connection.execute(delete(action_records).where(action_records.c.server == server))
+            statement = delete(registered_servers).where(registered_servers.c.server == server)
+            return connection.execute(statement).rowcount > 0
+
+        return await self._run(work)
+
+    async def registered(self) -> tuple[Server, ...]:
+        """Return every registered server, by id."""
+
+        def work(connection: Connection) -> tuple[Server, ...]:
+            rows = connection.execute(select(registered_servers).order_by(registered_servers.c.server))
+            return tuple(_SERVER.validate_json(row.body) for row in rows)
+
+        return await self._run(work)
+
     async def record(self, record: ActionRecord) -> None:
         """Keep `record` as the last one of its server and model."""
 
@@ -104,9 +200,11 @@ class SqlStore:
 
         await self._run(work)
 
-    async def forget(self, models: frozenset[ModelName]) -> None:
-        """Drop the records of `models`, on every server."""
+    async def forget(self, models: frozenset[ModelName], server: ServerId | None = None) -> None:
+        """Drop the records of `models`, on every server or on one."""
         statement = delete(action_records).where(action_records.c.model.in_(sorted(models)))
+        if server is not None:
+            statement = statement.where(action_records.c.server == server)
         await self._run(lambda connection: connection.execute(statement))
 
     async def records(self) -> tuple[ActionRecord, ...]:
@@ -151,6 +249,20 @@ def _write_pins(connection: Connection, deployment: Deployment) -> None:
         connection.execute(insert(deployment_pins), rows)
 
 
+def _write_revision(connection: Connection, deployment: Deployment) -> None:
+    own = deployment_revisions.c.deployment == deployment.name
+    connection.execute(
+        insert(deployment_revisions).values(
+            deployment=deployment.name,
+            revision=deployment.revision,
+            body=_DEPLOYMENT.dump_json(deployment).decode(),
+        )
+    )
+    connection.execute(
+        delete(deployment_revisions).where(own, deployment_revisions.c.revision <= deployment.revision - KEPT_REVISIONS)
+    )
+
+
 def _columns(deployment: Deployment) -> dict[str, Any]:
     return {
         "name": deployment.name,
@@ -161,6 +273,8 @@ def _columns(deployment: Deployment) -> dict[str, Any]:
         "updated_at": deployment.updated_at.isoformat(),
         "precisions": " ".join(deployment.precisions),
         "allow_unproven": deployment.allow_unproven,
+        "needs": _NEEDS.dump_json(deployment.needs).decode(),
+        "others": _TRACKS.dump_json(deployment.others).decode(),
     }
 
 
@@ -175,6 +289,8 @@ def _deployment(row: Row[Any], pins: Iterable[Pin]) -> Deployment:
         updated_at=datetime.fromisoformat(row.updated_at),
         precisions=tuple(known for word in row.precisions.split() for known in PRECISIONS if known == word),
         allow_unproven=row.allow_unproven,
+        others=_TRACKS.validate_json(row.others),
+        needs=_NEEDS.validate_json(row.needs),
     )
 
 

@@ -17,6 +17,35 @@ deployments = Table(
     # Words with a space between them, the most wished first.
     Column("precisions", String, nullable=False, server_default=""),
     Column("allow_unproven", Boolean, nullable=False, server_default=false()),
+    # JSON of `wanted.Needs`, and of further tracks.
+    Column("needs", String, nullable=False, server_default="{}"),
+    Column("others", String, nullable=False, server_default="[]"),
+)
+
+# Every revision of a deployment that there is, as JSON: what a rollback returns to.
+deployment_revisions = Table(
+    "deployment_revisions",
+    metadata,
+    Column("deployment", String, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("body", String, nullable=False),
+)
+
+server_marks = Table(
+    "server_marks",
+    metadata,
+    Column("server", String, primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("at", String, nullable=False),
+    Column("by_operator", Boolean, nullable=False),
+)
+
+# JSON of `state.Server`: servers that were registered through the API.
+registered_servers = Table(
+    "registered_servers",
+    metadata,
+    Column("server", String, primary_key=True),
+    Column("body", String, nullable=False),
 )
 
 deployment_pins = Table(

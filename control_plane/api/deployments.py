@@ -1,18 +1,21 @@
 """`/v1/deployments`: what should serve, and whether it does."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, assert_never
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 
 from control_plane.api import schemas
 from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
-from control_plane.api.views import deployment_body
+from control_plane.api.views import deployment_body, explanation, revision_body
 from control_plane.api.waiting import until_released, until_settled
-from control_plane.deployments import Deleted, MovesOthers, NameTaken, NotFound
-from control_plane.planning import Infeasible
+from control_plane.deployments import Changes, Deleted, MovesOthers, NameTaken, NoRevision, NotFound, Outdated, Versions
+from control_plane.planning import DeploymentState, Infeasible
 from control_plane.state import Deployment, DeploymentName, ModelName
+from control_plane.wanted import ANY_POOL, Needs, Replicas
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 
@@ -22,6 +25,17 @@ Wait = Annotated[
 ]
 Together = Annotated[
     bool, Query(description="Whether other deployments that share a model which moves are redeployed with it, at once.")
+]
+Anyway = Annotated[
+    bool, Query(description="Whether to store what no server can hold at present; it is placed once one can.")
+]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        max_length=64,
+        description='The ETag of the revision that you have seen, such as `"3"`: a newer one is not overwritten.',
+    ),
 ]
 _STILL_ON_ITS_WAY = {
     "model": schemas.DeploymentBody,
@@ -35,15 +49,16 @@ _STILL_ON_ITS_WAY = {
     responses={202: _STILL_ON_ITS_WAY, **documented(HTTPStatus.CONFLICT)},
 )
 async def create(
-    new: schemas.NewDeployment, parts: UsedParts, response: Response, wait: Wait = 0
+    new: schemas.NewDeployment,
+    parts: UsedParts,
+    response: Response,
+    wait: Wait = 0,
+    anyway: Anyway = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
 ) -> schemas.DeploymentBody:
     """Declare what should serve. Versions are pinned now; a later publish changes nothing until a redeploy."""
+    changes = Changes(_versions(new.versions), tuple(new.precisions), new.allow_unproven, new.changed())
     answer = await parts.deployments.create(
-        DeploymentName(new.name),
-        ModelName(new.model),
-        new.version,
-        precisions=tuple(new.precisions),
-        allow_unproven=new.allow_unproven,
+        DeploymentName(new.name), ModelName(new.model), new.version, changes=changes, store_anyway=anyway
     )
     match answer:
         case Deployment():
@@ -59,49 +74,142 @@ async def create(
 
 
 @router.get("")
-async def list_all(parts: UsedParts) -> schemas.DeploymentList:
-    """Show every deployment with its state."""
-    deployments = await parts.deployments.list()
-    view = parts.reconciler.view
-    return schemas.DeploymentList(deployments=[deployment_body(it, view.status_of(it)) for it in deployments])
+async def list_all(
+    parts: UsedParts,
+    model: Annotated[str | None, Query(max_length=128, description="Only those of this model.")] = None,
+    owner: Annotated[str | None, Query(max_length=200, description="Only those of this owner.")] = None,
+    state: Annotated[DeploymentState | None, Query(description="Only those in this state.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 1000,
+    after: Annotated[str | None, Query(max_length=64, description="Begin behind this name.")] = None,
+) -> schemas.DeploymentList:
+    """Show deployments with their state, by name."""
+    view, found = parts.reconciler.view, []
+    for it in await parts.deployments.list():
+        if it.name <= (after or "") or model not in (None, it.model) or owner not in (None, it.needs.owner):
+            continue
+        status = view.status_of(it)
+        if state in (None, status.state):
+            found.append((it, status))
+    shown = [deployment_body(it, status) for it, status in found[:limit]]
+    return schemas.DeploymentList(deployments=shown, next=shown[-1].name if len(found) > limit else None)
 
 
 @router.get("/{name}", responses=documented(HTTPStatus.NOT_FOUND))
-async def get(name: Name, parts: UsedParts) -> schemas.DeploymentBody:
-    """Show one deployment: its state on each server, with Triton's own reasons."""
-    deployment = await parts.deployments.get(DeploymentName(name))
-    if deployment is None:
-        raise await _no_such(parts, name)
+async def get(name: Name, parts: UsedParts, response: Response) -> schemas.DeploymentBody:
+    """Show one deployment: its state on each server, with Triton's own reasons. Its ETag is its revision."""
+    deployment = await _found(parts, name)
+    response.headers["ETag"] = _etag(deployment)
     return deployment_body(deployment, parts.reconciler.view.status_of(deployment))
 
 
-@router.post(
-    "/{name}/redeploy",
-    responses={202: _STILL_ON_ITS_WAY, **documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)},
-)
-async def redeploy(
+@router.get("/{name}/revisions", responses=documented(HTTPStatus.NOT_FOUND))
+async def revisions(name: Name, parts: UsedParts) -> schemas.RevisionList:
+    """Show every revision that a rollback can return to, and the present one."""
+    await _found(parts, name)
+    kept = await parts.deployments.revisions(DeploymentName(name))
+    return schemas.RevisionList(revisions=[revision_body(it) for it in kept])
+
+
+@router.get("/{name}/explain", responses=documented(HTTPStatus.NOT_FOUND))
+async def explain(name: Name, parts: UsedParts) -> schemas.Explanation:
+    """Tell in words why each replica is where it is, and why others are nowhere."""
+    return explanation(await _found(parts, name), parts.reconciler.view)
+
+
+_CHANGED = {
+    202: _STILL_ON_ITS_WAY,
+    **documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED),
+}
+
+
+@router.patch("/{name}", responses=_CHANGED)
+async def change(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
+    name: Name,
+    patch: schemas.DeploymentPatch,
+    parts: UsedParts,
+    response: Response,
+    if_match: IfMatch = None,
+    wait: Wait = 0,
+    together: Together = False,  # noqa: FBT002
+    anyway: Anyway = False,  # noqa: FBT002
+) -> schemas.DeploymentBody:
+    """Change what a deployment asks for. What is left out stays; versions are pinned anew only where they are given."""
+    versions = _versions(patch.versions)
+    return await _change(
+        parts, name, lambda it: _changes(it, patch, versions), response, (if_match, wait, together, anyway)
+    )
+
+
+@router.post("/{name}/redeploy", responses=_CHANGED)
+async def redeploy(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
     parts: UsedParts,
     response: Response,
     changes: schemas.Redeployment | None = None,
+    if_match: IfMatch = None,
     wait: Wait = 0,
-    together: Together = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
+    together: Together = False,  # noqa: FBT002
+    anyway: Anyway = False,  # noqa: FBT002
 ) -> schemas.DeploymentBody:
     """Pin a deployment again, to the newest versions published by now. What serves goes on until the new is ready."""
-    given = changes or schemas.Redeployment()
-    answer = await parts.deployments.redeploy(
-        DeploymentName(name),
-        together=together,
-        precisions=None if given.precisions is None else tuple(given.precisions),
-        allow_unproven=given.allow_unproven,
+    body = changes or schemas.Redeployment()
+    return await _change(
+        parts,
+        name,
+        lambda it: replace(_changes(it, body, None), repin=True),
+        response,
+        (if_match, wait, together, anyway),
     )
+
+
+@router.post("/{name}/scale", responses=_CHANGED)
+async def scale(
+    name: Name, asked: schemas.Scale, parts: UsedParts, response: Response, if_match: IfMatch = None, wait: Wait = 0
+) -> schemas.DeploymentBody:
+    """Have more or fewer replicas, or instances on each. Instances change in place, and no request fails for it."""
+    return await _change(
+        parts, name, lambda it: Changes(needs=_scaled(it, asked)), response, (if_match, wait, False, False)
+    )
+
+
+def _scaled(before: Deployment, asked: schemas.Scale) -> Needs:
+    needs = before.needs
+    if asked.replicas is not None:
+        bounds = needs.replicas.get(ANY_POOL, Replicas())
+        if bounds.max is not None and asked.replicas > bounds.max:
+            cause = f"At most {bounds.max} replicas are allowed, and {asked.replicas} were asked for."
+            step = f"Raise the bound first: PATCH /v1/deployments/{before.name} with replicas.max."
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "out-of-bounds", "Too many replicas", (cause,), step)
+        needs = replace(needs, replicas={**needs.replicas, ANY_POOL: replace(bounds, min=asked.replicas)})
+    return needs if asked.instances is None else replace(needs, instances=asked.instances)
+
+
+@router.post("/{name}/rollback", responses=_CHANGED)
+async def rollback(
+    name: Name,
+    parts: UsedParts,
+    response: Response,
+    asked: schemas.Rollback | None = None,
+    if_match: IfMatch = None,
+    wait: Wait = 0,
+) -> schemas.DeploymentBody:
+    """Return to an earlier revision, everything as it was then, as the next revision."""
+    revision = asked.revision if asked is not None else None
+    answer = await parts.deployments.rollback(DeploymentName(name), revision, expected=_expected(if_match))
     match answer:
-        case MovesOthers():
-            raise _moves_others(answer)
         case Deployment():
             return await _answer(parts, answer, response, wait)
         case NotFound():
             raise await _no_such(parts, name)
+        case Outdated():
+            raise _outdated(answer)
+        case NoRevision():
+            kept = ", ".join(map(str, answer.kept)) or "none"
+            asked_for = "an earlier one" if answer.asked is None else f"revision {answer.asked}"
+            cause = (
+                f"Deployment '{name}' is at revision {answer.current.revision}; there is no {asked_for} to return to."
+            )
+            raise Problem(HTTPStatus.CONFLICT, "no-revision", "No such revision", (cause,), f"Earlier ones: {kept}.")
         case Infeasible():
             raise _cannot_be_served(answer)
         case _:
@@ -114,15 +222,19 @@ async def redeploy(
     response_model=None,
     responses={
         202: {"model": schemas.Released, "description": "Gone; servers still hold models that only it needed."},
-        **documented(HTTPStatus.NOT_FOUND),
+        **documented(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
     },
 )
-async def delete(name: Name, parts: UsedParts, response: Response, wait: Wait = 0) -> schemas.Released | None:
+async def delete(
+    name: Name, parts: UsedParts, response: Response, if_match: IfMatch = None, wait: Wait = 0
+) -> schemas.Released | None:
     """Have something serve no more. Models that another deployment needs stay; with `wait`, the others are gone."""
-    answer = await parts.deployments.delete(DeploymentName(name))
+    answer = await parts.deployments.delete(DeploymentName(name), expected=_expected(if_match))
     match answer:
         case NotFound():
             raise await _no_such(parts, name)
+        case Outdated():
+            raise _outdated(answer)
         case Deleted():
             still = await until_released(parts.reconciler, answer.released, wait) if wait else ()
             if still:
@@ -133,8 +245,44 @@ async def delete(name: Name, parts: UsedParts, response: Response, wait: Wait = 
             assert_never(answer)
 
 
+def _versions(given: list[schemas.VersionShare] | None) -> Versions | None:
+    return None if given is None else tuple((it.version, it.share) for it in given)
+
+
+def _changes(before: Deployment, body: schemas.Redeployment, versions: Versions | None) -> Changes:
+    precisions = None if body.precisions is None else tuple(body.precisions)
+    return Changes(versions, precisions, body.allow_unproven, body.changed(before.needs))
+
+
+async def _change(
+    parts: Parts,
+    name: str,
+    make: Callable[[Deployment], Changes],
+    response: Response,
+    given: tuple[str | None, float, bool, bool],
+) -> schemas.DeploymentBody:
+    if_match, wait, together, anyway = given
+    answer = await parts.deployments.change(
+        DeploymentName(name), make, expected=_expected(if_match), together=together, store_anyway=anyway
+    )
+    match answer:
+        case MovesOthers():
+            raise _moves_others(answer)
+        case Deployment():
+            return await _answer(parts, answer, response, wait)
+        case NotFound():
+            raise await _no_such(parts, name)
+        case Outdated():
+            raise _outdated(answer)
+        case Infeasible():
+            raise _cannot_be_served(answer)
+        case _:
+            assert_never(answer)
+
+
 async def _answer(parts: Parts, deployment: Deployment, response: Response, wait: float) -> schemas.DeploymentBody:
     response.headers["Location"] = f"/v1/deployments/{deployment.name}"
+    response.headers["ETag"] = _etag(deployment)
     if not wait:
         return deployment_body(deployment, parts.reconciler.view.status_of(deployment))
     status, settled = await until_settled(parts.reconciler, deployment, wait)
@@ -143,8 +291,38 @@ async def _answer(parts: Parts, deployment: Deployment, response: Response, wait
     return deployment_body(deployment, status)
 
 
+def _etag(deployment: Deployment) -> str:
+    return f'"{deployment.revision}"'
+
+
+def _expected(if_match: str | None) -> int | None:
+    """Return the revision that an If-Match names; None where there is none, or any will do (`*`)."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004 - digits of the largest revision
+        cause = f"If-Match is {if_match!r}, and an ETag here is a revision in quotes."
+        step = 'Give what GET answered as ETag, such as "3".'
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad-etag", "If-Match is no ETag", (cause,), step)
+    return int(text)
+
+
+async def _found(parts: Parts, name: str) -> Deployment:
+    deployment = await parts.deployments.get(DeploymentName(name))
+    if deployment is None:
+        raise await _no_such(parts, name)
+    return deployment
+
+
 async def _no_such(parts: Parts, name: str) -> Problem:
     return not_found("deployment", name, tuple(it.name for it in await parts.deployments.list()))
+
+
+def _outdated(answer: Outdated) -> Problem:
+    current = answer.current
+    cause = f"Deployment '{current.name}' is at revision {current.revision}, and {answer.expected} was expected."
+    step = f"Look at it again (GET /v1/deployments/{current.name}), and send the change with its new ETag."
+    return Problem(HTTPStatus.PRECONDITION_FAILED, "outdated", "Somebody changed it meanwhile", (cause,), step)
 
 
 def _moves_others(answer: MovesOthers) -> Problem:

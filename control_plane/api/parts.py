@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 
 from control_plane.deployments import Deployments
 from control_plane.metrics import Metrics
-from control_plane.ports import Catalogue
+from control_plane.ports import Catalogue, DeploymentStore, Fleet
 from control_plane.reconciler import Reconciler
 
 
@@ -20,6 +20,8 @@ class Parts:
     deployments: Deployments
     reconciler: Reconciler
     catalogue: Catalogue
+    fleet: Fleet
+    store: DeploymentStore
     metrics: Metrics
     now: Callable[[], datetime]
     interval_s: float

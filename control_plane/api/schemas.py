@@ -1,11 +1,12 @@
 """The bodies of the REST API. Pydantic, strict, refusing unknown fields. `views` fills the answers in."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from builders.targets import Precision
+from control_plane.api.wanted_schemas import MOST_INSTANCES, MOST_REPLICAS, NAME, WantedBody
 from control_plane.planning import DeploymentState
 from control_plane.state import ModelState, ServerCondition
 
@@ -34,25 +35,98 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class NewDeployment(Body):
+Version = Annotated[int, Field(ge=1, le=LARGEST_VERSION)]
+
+
+class VersionShare(Body):
+    """A version (null: the newest that is published now) and its share of the traffic, in percent."""
+
+    version: Version | None = None
+    share: Annotated[int, Field(ge=1, le=100)] = 100
+
+
+def _whole(versions: list[VersionShare] | None) -> list[VersionShare] | None:
+    if versions is not None:
+        if sum(it.share for it in versions) != 100:  # noqa: PLR2004 - percent
+            raise ValueError("the shares do not add up to 100")
+        if len({it.version for it in versions}) < len(versions):
+            raise ValueError("a version is named twice")
+    return versions
+
+
+Versions = Annotated[
+    list[VersionShare] | None,
+    AfterValidator(_whole),
+    Field(min_length=1, max_length=8, description="Several versions at once, each on servers of its own."),
+]
+
+
+class NewDeployment(WantedBody):
     """What should serve. Left out, `version` is the newest one that is published now; later ones are not picked up."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "embeddings", "model": "text_embedding"}]},
+        json_schema_extra={
+            "examples": [
+                {"name": "embeddings", "model": "text_embedding"},
+                {
+                    "name": "embeddings",
+                    "model": "text_embedding",
+                    "replicas": {"min": 2},
+                    "instances": 2,
+                    "owner": "search",
+                },
+            ]
+        },
     )
 
     name: Annotated[str, Field(pattern=DEPLOYMENT_NAME)]
     model: Annotated[str, Field(pattern=MODEL_NAME)]
-    version: Annotated[int, Field(ge=1, le=LARGEST_VERSION)] | None = None
-    precisions: Precisions = []
+    version: Version | None = None
+    versions: Versions = None
+    precisions: Precisions = Field(default_factory=list)
     allow_unproven: AllowUnproven = False
 
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.version is not None and self.versions is not None:
+            raise ValueError("give version or versions, not both")
+        return self
 
-class Redeployment(Body):
+
+class Redeployment(WantedBody):
     """What changes with a redeploy beside the versions. What is left out, or null, stays as it is."""
 
     precisions: Precisions | None = None
     allow_unproven: AllowUnproven | None = None
+
+
+class DeploymentPatch(Redeployment):
+    """What changes. Versions are pinned anew only where they are given; what is left out, or null, stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"replicas": {"min": 3}, "priority": 10}]})
+
+    versions: Versions = None
+
+
+class Scale(Body):
+    """How many replicas, how many instances on each; what is left out, or null, stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"instances": 4}]})
+
+    replicas: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] | None = None
+    instances: Annotated[int, Field(ge=1, le=MOST_INSTANCES)] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.replicas is None and self.instances is None:
+            raise ValueError("give replicas, instances or both")
+        return self
+
+
+class Rollback(Body):
+    """The revision to return to; null is the one before the present one."""
+
+    revision: Annotated[int, Field(ge=1, le=LARGEST_VERSION)] | None = None
 
 
 class PinBody(Body):
@@ -92,25 +166,85 @@ class DeploymentStatusBody(Body):
     servers: list[DeploymentOnServer]
 
 
-class DeploymentBody(Body):
-    """A deployment, with the versions it was pinned to (members first) and where it stands."""
+class TrackBody(Body):
+    """One of the versions: what was asked for (null: the newest then), its pins, its percentage of the traffic."""
+
+    version: int | None
+    share: int
+    pins: list[PinBody]
+
+
+class RevisionBody(Body):
+    """A deployment as it was written once, with the versions it was pinned to (members first)."""
 
     name: str
     model: str
     version: int | None
     pins: list[PinBody]
+    others: list[TrackBody]
     precisions: list[Precision]
     allow_unproven: bool
+    needs: WantedBody
     revision: int
     created_at: datetime
     updated_at: datetime
+
+
+class DeploymentBody(RevisionBody):
+    """A deployment and where it stands."""
+
     status: DeploymentStatusBody
 
 
 class DeploymentList(Body):
-    """Every deployment, by name."""
+    """Deployments, by name. `next` is what to give as `after` for the rest; null where there is none."""
 
     deployments: list[DeploymentBody]
+    next: str | None = None
+
+
+class RevisionList(Body):
+    """Every revision of a deployment that is kept, the newest first."""
+
+    revisions: list[RevisionBody]
+
+
+class EndpointBody(Body):
+    """A server that serves a version now, and the part of the traffic that it should get (all together 1)."""
+
+    server: str
+    http: str
+    grpc: str
+    deployment: str
+    version: int
+    weight: float
+
+
+class EndpointList(Body):
+    """Where clients of a model are to go, as the control plane saw it last."""
+
+    model: str
+    endpoints: list[EndpointBody]
+
+
+class ReplicaExplained(Body):
+    """A replica and why it is where it is; `state` and `reason` are those of the server's status."""
+
+    server: str
+    version: int
+    why_here: str
+    state: DeploymentState
+    reason: str
+
+
+class Explanation(Body):
+    """A deployment in words: its replicas, what has no place and why, what waits and why."""
+
+    deployment: str
+    summary: str
+    replicas: list[ReplicaExplained]
+    missing: list[str]
+    waiting: list[str]
 
 
 class Released(Body):
@@ -129,22 +263,81 @@ class EndpointsBody(Body):
 
 
 class ModelRow(Body):
-    """One row of a server's repository index."""
+    """One row of a server's repository index. `instances` is 0 where it is not known."""
 
     name: str
     version: int
     state: ModelState
     reason: str
+    instances: int
+
+
+class DeviceBody(Body):
+    """A GPU or a MIG slice; `mig_profile` is empty for a whole GPU."""
+
+    uuid: Annotated[str, Field(min_length=1, max_length=128)]
+    product: Annotated[str, Field(max_length=128)] = ""
+    compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
+    memory_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
+    mig_profile: Annotated[str, Field(pattern=r"^[a-z0-9.+]{0,32}$")] = ""
+
+
+_Address = Annotated[str, Field(pattern=r"^[^\s/:]+:\d{1,5}$|^\[[0-9A-Fa-f:.]+\]:\d{1,5}$", max_length=300)]
+_Word = Annotated[str, Field(pattern=NAME)]
+
+
+class NewServer(Body):
+    """A Triton to command. It must be the control plane's own: what no deployment needs is unloaded from it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"id": "gpu-7", "grpc": "10.0.0.7:8001", "http": "10.0.0.7:8000", "metrics": "10.0.0.7:8002"}]
+        }
+    )
+
+    id: _Word
+    grpc: _Address
+    http: _Address
+    metrics: _Address
+    admin_key: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    backends: Annotated[list[_Word], Field(max_length=64)] = ["python", "onnxruntime"]
+    devices: Annotated[list[DeviceBody], Field(max_length=64)] = []
+    memory_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
+    pool: _Word = "default"
+    labels: Annotated[dict[_Word, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
+
+    @model_validator(mode="after")
+    def _one_slice(self) -> Self:
+        slices = [device for device in self.devices if device.mig_profile]
+        if slices and len(self.devices) > 1:
+            raise ValueError("a tritonserver sees one MIG slice, or whole GPUs: give one slice and nothing else")
+        return self
+
+
+class DrainBody(Body):
+    """Why a server is drained."""
+
+    reason: Annotated[str, Field(max_length=500)] = "an operator drains it"
 
 
 class ServerBody(Body):
-    """A server as it was last observed; `detail` says why it is not healthy."""
+    """A server as it was last observed; `detail` says why it is not healthy, `since` since when it is unreachable.
+
+    `quarantined` are models that are not loaded there any more, and why.
+    """
 
     id: str
     condition: ServerCondition
     detail: str
+    since: datetime | None
+    pool: str
+    labels: dict[str, str]
+    devices: list[DeviceBody]
+    memory_bytes: int
+    triton_version: str
     endpoints: EndpointsBody
     models: list[ModelRow]
+    quarantined: dict[str, str]
 
 
 class ServerList(Body):
@@ -225,12 +418,21 @@ class InfeasibleBody(Body):
     reasons: list[str]
 
 
+class AssignmentBody(Body):
+    """A replica of a deployment on a server, and why there."""
+
+    server: str
+    deployment: str
+    reason: str
+
+
 class PlanBody(Body):
-    """What the loop would do now."""
+    """What the loop would do now, and where every replica is to be."""
 
     actions: list[ActionBody]
     waiting: list[WaitingBody]
     infeasible: list[InfeasibleBody]
+    placement: list[AssignmentBody]
 
 
 class Live(Body):

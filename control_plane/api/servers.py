@@ -1,18 +1,29 @@
-"""`/v1/servers`: the Triton servers, as the loop last saw them."""
+"""`/v1/servers`: the Triton servers as the loop last saw them; registering, draining, restarting them."""
 
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 
 from control_plane.api import schemas
-from control_plane.api.parts import UsedParts
-from control_plane.api.problems import documented, not_found
+from control_plane.api.parts import Parts, UsedParts
+from control_plane.api.problems import Problem, documented, not_found
 from control_plane.api.views import server_body, server_list
+from control_plane.state import (
+    Device,
+    Endpoints,
+    Mark,
+    ModelName,
+    ObservedServer,
+    Server,
+    ServerCondition,
+    ServerId,
+)
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"])
 
 Id = Annotated[str, Path(min_length=1, max_length=128, examples=["triton-0"])]
+Model = Annotated[str, Path(pattern=schemas.MODEL_NAME, examples=["text_embedding"])]
 
 
 @router.get("")
@@ -21,11 +32,100 @@ async def list_all(parts: UsedParts) -> schemas.ServerList:
     return server_list(parts.reconciler.view)
 
 
+@router.post("", status_code=HTTPStatus.CREATED, responses=documented(HTTPStatus.CONFLICT))
+async def register(new: schemas.NewServer, parts: UsedParts, response: Response) -> schemas.ServerBody:
+    """Have a server commanded. An earlier registration of the same id is replaced."""
+    server = _server(new)
+    if not await parts.fleet.register(server):
+        cause = f"Server '{new.id}' was started by this control plane, and is not registered by hand."
+        raise Problem(HTTPStatus.CONFLICT, "name-taken", "The id is taken", (cause,), "Take another id.")
+    response.headers["Location"] = f"/v1/servers/{new.id}"
+    parts.reconciler.wake()
+    return server_body(ObservedServer(server, ServerCondition.UNREACHABLE, detail="It was not asked yet."))
+
+
 @router.get("/{server_id}", responses=documented(HTTPStatus.NOT_FOUND))
 async def get(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
     """Show one server."""
-    observed = parts.reconciler.view.observed
-    seen = next((it for it in observed if it.server.id == server_id), None)
-    if seen is None:
-        raise not_found("server", server_id, tuple(it.server.id for it in observed))
-    return server_body(seen)
+    return server_body(_seen(parts, server_id), parts.reconciler.view)
+
+
+@router.delete(
+    "/{server_id}", status_code=HTTPStatus.NO_CONTENT, responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+)
+async def unregister(server_id: Id, parts: UsedParts) -> None:
+    """Forget a registered server. What it holds goes on serving there, and is nobody's concern here any more."""
+    if not await parts.fleet.unregister(ServerId(server_id)):
+        _seen(parts, server_id)
+        cause = f"Server '{server_id}' was not registered through the API."
+        step = "Stop it where it was started: its control plane, or the file that names it."
+        raise Problem(HTTPStatus.CONFLICT, "not-registered", "It cannot be forgotten", (cause,), step)
+    parts.reconciler.wake()
+
+
+@router.post("/{server_id}/drain", responses=documented(HTTPStatus.NOT_FOUND))
+async def drain(server_id: Id, parts: UsedParts, body: schemas.DrainBody | None = None) -> schemas.ServerBody:
+    """Have a server hold nothing: its replicas are placed elsewhere, clients sent there, then it is emptied."""
+    seen = _seen(parts, server_id)
+    reason = (body or schemas.DrainBody()).reason
+    await parts.store.mark(Mark(ServerId(server_id), reason, parts.now()))
+    parts.reconciler.wake()
+    return server_body(seen, parts.reconciler.view)
+
+
+@router.post("/{server_id}/resume", responses=documented(HTTPStatus.NOT_FOUND))
+async def resume(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
+    """End a drain, or let a server back in that was taken out."""
+    seen = _seen(parts, server_id)
+    await parts.store.unmark(ServerId(server_id))
+    parts.reconciler.wake()
+    return server_body(seen, parts.reconciler.view)
+
+
+@router.post("/{server_id}/restart", responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+async def restart(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
+    """Kill a server's process and start it again, once nothing else will do. Drain it first where it serves."""
+    seen = _seen(parts, server_id)
+    if not await parts.fleet.restart(ServerId(server_id), "An operator asked for a restart."):
+        cause = f"The process of server '{server_id}' is not this control plane's."
+        raise Problem(HTTPStatus.CONFLICT, "not-ours", "It cannot be restarted", (cause,), "Restart it where it runs.")
+    parts.reconciler.wake()
+    return server_body(seen, parts.reconciler.view)
+
+
+@router.delete(
+    "/{server_id}/quarantine/{model}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(HTTPStatus.NOT_FOUND),
+)
+async def release(server_id: Id, model: Model, parts: UsedParts) -> None:
+    """Have a quarantined model tried again on a server."""
+    _seen(parts, server_id)
+    await parts.store.forget(frozenset({ModelName(model)}), ServerId(server_id))
+    parts.reconciler.wake()
+
+
+def _seen(parts: Parts, server_id: str) -> ObservedServer:
+    """Return what was seen of a server; one that is known and was not asked yet is unreachable."""
+    seen = parts.reconciler.view.by_id.get(ServerId(server_id))
+    if seen is not None:
+        return seen
+    known = {server.id: server for server in parts.fleet.servers()}
+    if server_id in known:
+        return ObservedServer(known[ServerId(server_id)], ServerCondition.UNREACHABLE, detail="It was not asked yet.")
+    raise not_found("server", server_id, tuple(sorted(known)))
+
+
+def _server(new: schemas.NewServer) -> Server:
+    devices = tuple(Device(**device.model_dump()) for device in new.devices)
+    return Server(
+        ServerId(new.id),
+        Endpoints(new.http, new.grpc, new.metrics),
+        new.admin_key,
+        tuple(sorted({device.compute_capability for device in devices if device.compute_capability})),
+        frozenset(new.backends),
+        devices=devices,
+        memory_bytes=new.memory_bytes or sum(device.memory_bytes for device in devices),
+        pool=new.pool,
+        labels=dict(sorted(new.labels.items())),
+    )

@@ -1,50 +1,138 @@
 """From the core's frozen state to the API's bodies. Pure; decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import assert_never
 
 from builders.model_config import ModelConfig
 from control_plane.actions import Load, Unload
 from control_plane.api import schemas
-from control_plane.planning import DeploymentStatus, Plan, PlannedAction, TargetOnServer
+from control_plane.api.wanted_schemas import wanted_body
+from control_plane.planning import (
+    Broken,
+    DeploymentState,
+    DeploymentStatus,
+    Endpoint,
+    Plan,
+    PlannedAction,
+    TargetOnServer,
+    quarantined,
+    wanted_replicas,
+)
 from control_plane.reconciler import View
-from control_plane.state import Deployment, ObservedServer, PublishedModel, ServerCondition
+from control_plane.state import Deployment, ObservedModel, ObservedServer, Pin, PublishedModel, ServerCondition
 
 
 def deployment_body(deployment: Deployment, status: DeploymentStatus) -> schemas.DeploymentBody:
     """Show a deployment with where it stands."""
-    return schemas.DeploymentBody(
+    return schemas.DeploymentBody(**dict(revision_body(deployment)), status=_status_body(status))
+
+
+def revision_body(deployment: Deployment) -> schemas.RevisionBody:
+    """Show a deployment as it was written."""
+    return schemas.RevisionBody(
         name=deployment.name,
         model=deployment.model,
         version=deployment.version,
-        pins=[schemas.PinBody(model=pin.model, version=pin.version) for pin in deployment.pins],
+        pins=_pins(deployment.pins),
+        others=[
+            schemas.TrackBody(version=track.version, share=track.share, pins=_pins(track.pins))
+            for track in deployment.others
+        ],
         precisions=list(deployment.precisions),
         allow_unproven=deployment.allow_unproven,
+        needs=wanted_body(deployment.needs),
         revision=deployment.revision,
         created_at=deployment.created_at,
         updated_at=deployment.updated_at,
-        status=_status_body(status),
     )
 
 
-def server_body(seen: ObservedServer) -> schemas.ServerBody:
+def _pins(pins: Iterable[Pin]) -> list[schemas.PinBody]:
+    return [schemas.PinBody(model=pin.model, version=pin.version) for pin in pins]
+
+
+def endpoint_bodies(endpoints: Iterable[Endpoint]) -> list[schemas.EndpointBody]:
+    """Show where clients are to go."""
+    return [
+        schemas.EndpointBody(
+            server=it.server,
+            http=it.addresses.http,
+            grpc=it.addresses.grpc,
+            deployment=it.deployment,
+            version=it.version,
+            weight=round(it.weight, 6),
+        )
+        for it in endpoints
+    ]
+
+
+def explanation(deployment: Deployment, view: View) -> schemas.Explanation:
+    """Tell in words why each replica of a deployment is where it is, or why it is nowhere."""
+    status = view.status_of(deployment)
+    states = {server.server: server for server in status.servers}
+    tracks = deployment.tracks
+    replicas = [
+        schemas.ReplicaExplained(
+            server=it.server,
+            version=tracks[it.track].pinned,
+            why_here=it.reason,
+            state=states[it.server].state,
+            reason=states[it.server].reason,
+        )
+        for it in view.plan.placement.of(deployment.name)
+        if it.track < len(tracks) and it.server in states
+    ]
+    models = {pin.model for pin in deployment.all_pins}
+    servers = {it.server for it in replicas}
+    waiting = [
+        f"Server '{it.server}', model '{it.model}': {it.reason}"
+        for it in view.plan.waiting
+        if it.model in models and it.server in servers
+    ]
+    serving = sum(it.state is DeploymentState.SERVING for it in replicas)
+    wanted = wanted_replicas(deployment)
+    asked = "one on every server" if wanted is None else f"{wanted} asked for"
+    return schemas.Explanation(
+        deployment=deployment.name,
+        summary=f"{status.state.value}: {serving} of {len(replicas)} replicas serve ({asked}).",
+        replicas=replicas,
+        missing=list(status.reasons),
+        waiting=waiting,
+    )
+
+
+def server_body(seen: ObservedServer, view: View | None = None) -> schemas.ServerBody:
     """Show a server. Its admin key is never shown."""
-    where = seen.server.endpoints
+    server, where = seen.server, seen.server.endpoints
     rows = sorted(seen.models, key=lambda row: (row.name, row.version))
+    kept = quarantined(view.records.values()) if view is not None else {}
     return schemas.ServerBody(
-        id=seen.server.id,
+        id=server.id,
         condition=seen.condition,
         detail=seen.detail,
+        since=seen.since,
+        pool=server.pool,
+        labels=dict(sorted(server.labels.items())),
+        devices=[schemas.DeviceBody(**asdict(device)) for device in server.devices],
+        memory_bytes=server.memory_bytes,
+        triton_version=seen.triton_version,
         endpoints=schemas.EndpointsBody(http=where.http, grpc=where.grpc, metrics=where.metrics),
-        models=[
-            schemas.ModelRow(name=row.name, version=row.version, state=row.state, reason=row.reason) for row in rows
-        ],
+        models=[_row_body(row, view.broken.get((server.id, row.name)) if view is not None else None) for row in rows],
+        quarantined={model: why for (place, model), why in sorted(kept.items()) if place == server.id},
     )
+
+
+def _row_body(row: ObservedModel, broken: Broken | None) -> schemas.ModelRow:
+    reason = row.reason
+    if broken is not None and broken.version == row.version:
+        reason = f"answers READY and serves nobody: {broken.reason}"
+    return schemas.ModelRow(name=row.name, version=row.version, state=row.state, reason=reason, instances=row.instances)
 
 
 def server_list(view: View) -> schemas.ServerList:
     """Show every server."""
-    servers = [server_body(seen) for seen in sorted(view.observed, key=lambda seen: seen.server.id)]
+    servers = [server_body(seen, view) for seen in sorted(view.observed, key=lambda seen: seen.server.id)]
     return schemas.ServerList(observed_at=view.started_at, servers=servers)
 
 
@@ -53,10 +141,10 @@ def model_body(package: PublishedModel, view: View, deployments: Sequence[Deploy
 
     The config is that of the version deployed, else the newest; what is wrong with the package's draft is told too.
     """
-    pinned = {pin.version for entry in deployments for pin in entry.pins if pin.model == package.name}
+    pinned = {pin.version for entry in deployments for pin in entry.all_pins if pin.model == package.name}
     shown = package.at(max(pinned, default=package.newest))
     config = shown.config
-    targets = view.plan.targets_by_place()
+    targets = view.plan.targets_by_place
     return schemas.ModelBody(
         name=package.name,
         backend=(config.backend or config.platform) if config is not None else "",
@@ -75,7 +163,7 @@ def model_body(package: PublishedModel, view: View, deployments: Sequence[Deploy
             for seen in sorted(view.observed, key=lambda seen: seen.server.id)
             for version in sorted(seen.ready_versions(package.name))
         ],
-        deployments=[entry.name for entry in deployments if any(pin.model == package.name for pin in entry.pins)],
+        deployments=[entry.name for entry in deployments if any(pin.model == package.name for pin in entry.all_pins)],
     )
 
 
@@ -86,6 +174,10 @@ def plan_body(plan: Plan) -> schemas.PlanBody:
         waiting=[schemas.WaitingBody(server=it.server, model=it.model, reason=it.reason) for it in plan.waiting],
         infeasible=[
             schemas.InfeasibleBody(deployment=it.deployment, reasons=list(it.reasons)) for it in plan.infeasible
+        ],
+        placement=[
+            schemas.AssignmentBody(server=it.server, deployment=it.deployment, reason=it.reason)
+            for it in plan.placement.assignments
         ],
     )
 
@@ -137,7 +229,7 @@ def _action_body(step: PlannedAction) -> schemas.ActionBody:
                 server=action.server,
                 model=action.model,
                 version=action.version,
-                target=action.targets.get(action.model, ""),
+                target=action.setting(action.model).target,
                 stage=step.stage,
                 reason=step.reason,
             )

@@ -1,24 +1,30 @@
 """What to load and unload where: from deployments, the repository and what servers hold to one Plan.
 
-Pure. In this slice every deployment serves on every registered server, and every model on a registered server is
-managed: one that no deployment pins is unloaded. Only healthy servers get actions; an unreachable one is asked again.
+Pure. `placement` says which server holds what; here each server is brought there. Every model on a registered server is
+managed: one that nothing assigned there needs is unloaded. Only servers that answer get actions.
 
 - Members are loaded before the ensembles that call them, and unloaded after them.
-- A wrong version is replaced by a load, never by an unload and a load: Triton keeps the old one up meanwhile.
+- A wrong version, target or number of instances is replaced by a load, never by an unload and a load: Triton keeps the
+  old one up meanwhile, and changes instances in place.
+- What is ready and broken is replaced the same way, with another generation in its config.
 - An ensemble whose member is loaded anew is loaded anew after it. A model on its way is left alone.
 - Of a version with several targets a server gets the one that fits it (`targets`). Which one it serves is observed, so
-  a wish that changed is a load like any other. One that nothing fits is not loaded; what serves is left alone.
-- A member goes only when no deployment pins it, and not while a live ensemble is being reloaded, whose running form
-  may still call it.
+  a wish that changed is a load like any other.
+- A member goes only when nothing pins it, and not while a live ensemble is being reloaded, whose running form may still
+  call it. What moves to another server goes once it serves there, and clients had LINGER to notice.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from control_plane.actions import Load, Unload
-from control_plane.planning.pins import conflicts_with, dependency_levels
+from control_plane.actions import Load, Setting, Unload
+from control_plane.planning.desired import Assigned, Desired, Merger, contradictions, reaches
+from control_plane.planning.fitting import Quarantined
+from control_plane.planning.pins import dependency_levels
+from control_plane.planning.placement import Circumstances, Place, Placement, place_replicas
 from control_plane.planning.plan import InfeasibleDeployment, Plan, PlannedAction, Waiting
-from control_plane.planning.targets import TargetOnServer, Wishes, choose_targets, wish_conflicts, wishes_of
+from control_plane.planning.targets import TargetOnServer, choose_targets
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -26,133 +32,129 @@ from control_plane.state import (
     DeploymentName,
     ModelName,
     ModelState,
+    ObservedModel,
     ObservedServer,
     Pin,
     Published,
     PublishedConfig,
-    ServerCondition,
+    Result,
     ServerId,
 )
+
+LINGER = timedelta(seconds=3)
+"""How long a replica that moved away stays loaded after it left the list of endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A model that answers READY and serves nobody: why, and which generation of it."""
+
+    reason: str
+    version: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What bears on a plan beside what is desired, published and observed.
+
+    `records` are what was last done with a model on a server, `held` those that are not due again. `leaving` says since
+    when clients are no longer sent to a replica.
+    """
+
+    now: datetime | None = None
+    before: frozenset[Place] = frozenset()
+    records: Mapping[tuple[ServerId, ModelName], ActionRecord] = field(default_factory=dict)
+    held: Mapping[tuple[ServerId, ModelName], ActionRecord] = field(default_factory=dict)
+    quarantined: Quarantined = field(default_factory=dict)
+    broken: Mapping[tuple[ServerId, ModelName], Broken] = field(default_factory=dict)
+    leaving: Mapping[tuple[ServerId, ModelName], datetime] = field(default_factory=dict)
 
 
 def plan_lifecycle(
     deployments: Iterable[Deployment],
     published: Published,
     observed: Iterable[ObservedServer],
-    held: Mapping[tuple[ServerId, ModelName], ActionRecord] | None = None,
+    situation: Situation | None = None,
 ) -> Plan:
-    """Return what should be done now. `held` are the loads that failed and are not due again (`retry.held_back`)."""
-    desired = _desire(deployments, published)
+    """Return what should be done now."""
+    given = situation or Situation()
+    servers = {it.server.id: it for it in sorted(observed, key=lambda it: it.server.id)}
+    accepted, refused = contradictions(deployments, published)
+    circumstances = Circumstances(given.now, given.before, given.quarantined)
+    placement = place_replicas(accepted, published, servers.values(), circumstances)
+    merger = Merger(published)
+    fleet = _Fleet(accepted, servers, placement, given)
     steps: list[PlannedAction] = []
     waiting: list[Waiting] = []
     targets: list[TargetOnServer] = []
-    for server in sorted(observed, key=lambda entry: entry.server.id):
-        if server.condition is ServerCondition.HEALTHY:
+    for server in servers.values():
+        if server.answers:
+            desired = merger.merge(fleet.assigned_to(server.server.id))
             chosen = choose_targets(server, desired.pins.values(), desired.wishes, published)
-            work = _ServerWork(server, desired, published, held or {}, chosen)
+            work = _ServerWork(server, desired, published, fleet, chosen)
             work.plan_loads()
             work.plan_unloads()
             steps.extend(sorted(work.steps, key=lambda step: (step.stage, step.action.model)))
             waiting.extend(work.waiting)
             targets.extend(chosen[model] for model in sorted(chosen))
-    return Plan(tuple(steps), tuple(waiting), desired.infeasible, tuple(targets))
+    infeasible = refused | _infeasible(accepted, merger, placement)
+    told = tuple(InfeasibleDeployment(name, infeasible[name]) for name in sorted(infeasible))
+    return Plan(tuple(steps), tuple(waiting), told, tuple(targets), placement)
 
 
-@dataclass(frozen=True, slots=True)
-class _Desired:
-    """All deployments together: one pin per model with who needs it, who calls whom, and why some cannot be loaded."""
-
-    pins: Mapping[ModelName, Pin]
-    wishes: Mapping[ModelName, Wishes]
-    needed_by: Mapping[ModelName, tuple[DeploymentName, ...]]
-    members: Mapping[ModelName, tuple[ModelName, ...]]
-    unloadable: Mapping[ModelName, str]
-    infeasible: tuple[InfeasibleDeployment, ...]
-
-    def levels(self) -> tuple[tuple[ModelName, ...], ...]:
-        """Levels of the pinned models, members first."""
-        return dependency_levels(self.members)
-
-    def below(self, model: ModelName) -> tuple[Pin, ...]:
-        """Pins of everything below `model`, in dependency order."""
-        found: set[ModelName] = set()
-        stack = list(self.members[model])
-        while stack:
-            name = stack.pop()
-            if name not in found:
-                found.add(name)
-                stack.extend(self.members[name])
-        return tuple(self.pins[name] for level in self.levels() for name in level if name in found)
+def _infeasible(
+    accepted: Iterable[Deployment], merger: Merger, placement: Placement
+) -> dict[DeploymentName, tuple[str, ...]]:
+    found = {it.name: [why for pin in it.all_pins if (why := merger.problem(pin))] for it in accepted}
+    for shortage in placement.shortages:
+        found[shortage.deployment].append(shortage.sentence)
+    return {name: tuple(reasons) for name, reasons in found.items() if reasons}
 
 
-def _desire(deployments: Iterable[Deployment], published: Published) -> _Desired:
-    """Merge the deployments, the oldest first: of two that want one model differently, the later is infeasible."""
-    accepted: list[Deployment] = []
-    infeasible: dict[DeploymentName, tuple[str, ...]] = {}
-    for deployment in sorted(deployments, key=lambda entry: (entry.created_at, entry.name)):
-        conflicts = conflicts_with(deployment.pins, accepted) or wish_conflicts(deployment, accepted, published)
-        if conflicts:
-            infeasible[deployment.name] = conflicts
-        else:
-            accepted.append(deployment)
-    pins = {pin.model: pin for deployment in accepted for pin in deployment.pins}
-    unloadable = {name: reason for name, pin in pins.items() if (reason := _why_not(pin, published))}
-    for deployment in accepted:
-        reasons = tuple(unloadable[pin.model] for pin in deployment.pins if pin.model in unloadable)
-        if reasons:
-            infeasible[deployment.name] = reasons
-    return _Desired(
-        pins=pins,
-        wishes=wishes_of(accepted),
-        needed_by={
-            name: tuple(sorted(entry.name for entry in accepted if any(pin.model == name for pin in entry.pins)))
-            for name in pins
-        },
-        members=_members_by_pins(accepted, published),
-        unloadable=unloadable,
-        infeasible=tuple(InfeasibleDeployment(name, infeasible[name]) for name in sorted(infeasible)),
-    )
+class _Fleet:
+    """All servers together: what is assigned to each, and whether a deployment serves where it is to serve."""
 
+    def __init__(
+        self,
+        accepted: Iterable[Deployment],
+        servers: Mapping[ServerId, ObservedServer],
+        placement: Placement,
+        situation: Situation,
+    ) -> None:
+        self.situation = situation
+        self._servers = servers
+        self._deployments = {it.name: it for it in accepted}
+        self._assigned: dict[ServerId, list[Assigned]] = {}
+        self._elsewhere: dict[ModelName, dict[DeploymentName, list[tuple[ServerId, Pin]]]] = {}
+        by_age = {it.name: (it.created_at, it.name) for it in self._deployments.values()}
+        for assignment in sorted(placement.assignments, key=lambda it: (it.server, by_age[it.deployment])):
+            deployment = self._deployments[assignment.deployment]
+            track = deployment.tracks[assignment.track]
+            self._assigned.setdefault(assignment.server, []).append((deployment, track))
+            for pin in track.pins:
+                places = self._elsewhere.setdefault(pin.model, {}).setdefault(deployment.name, [])
+                places.append((assignment.server, pin))
 
-def _members_by_pins(accepted: Iterable[Deployment], published: Published) -> dict[ModelName, tuple[ModelName, ...]]:
-    """Who calls whom among pinned models. Only earlier pins of a deployment count, so there is never a circle."""
-    members: dict[ModelName, set[ModelName]] = {}
-    order: dict[ModelName, set[ModelName]] = {}
-    for deployment in accepted:
-        before: list[ModelName] = []
-        for pin in deployment.pins:
-            package = published.get(pin.model)
-            called = set(package.at(pin.version).members) if package is not None else set()
-            usable = {name for name in before if name in called and not _reaches(order, name, pin.model)}
-            members.setdefault(pin.model, set()).update(usable)
-            order.setdefault(pin.model, set()).update(usable)
-            before.append(pin.model)
-    return {name: tuple(sorted(called)) for name, called in members.items()}
+    def assigned_to(self, server: ServerId) -> tuple[Assigned, ...]:
+        """Return the versions assigned to a server, the oldest deployment first."""
+        return tuple(self._assigned.get(server, ()))
 
+    def why_not_yet(self, server: ServerId, model: ModelName) -> str:
+        """Why a model that is to be elsewhere must stay on `server` for now; empty where it may go."""
+        elsewhere = self._elsewhere.get(model, {})
+        for name, places in sorted(elsewhere.items()):
+            late = next((where for where, pin in places if not self._serves(where, pin)), None)
+            if late is not None:
+                return f"Unloaded once deployment '{name}' serves on server '{late}'."
+        now, since = self.situation.now, self.situation.leaving.get((server, model))
+        if elsewhere and now is not None and (since is None or now - since < LINGER):
+            return "Unloaded once clients had time to leave it."
+        return ""
 
-def _reaches(members: Mapping[ModelName, set[ModelName]], start: ModelName, goal: ModelName) -> bool:
-    """Tell whether `goal` is `start` or below it."""
-    seen: set[ModelName] = set()
-    stack = [start]
-    while stack:
-        name = stack.pop()
-        if name == goal:
-            return True
-        if name not in seen:
-            seen.add(name)
-            stack.extend(members.get(name, ()))
-    return False
-
-
-def _why_not(pin: Pin, published: Published) -> str:
-    """Why a server could not load `pin` from the repository as it is; empty when it could."""
-    package = published.get(pin.model)
-    if package is None:
-        return f"Model '{pin.model}' is no longer in the model repository."
-    if pin.version not in package.versions:
-        return f"Version {pin.version} of model '{pin.model}' is no longer in the model repository."
-    problems = package.at(pin.version).problems
-    return f"Model '{pin.model}': {problems[0]}" if problems else ""
+    def _serves(self, server: ServerId, pin: Pin) -> bool:
+        seen = self._servers[server]
+        return seen.answers and pin.version in seen.ready_versions(pin.model)
 
 
 @dataclass(slots=True)
@@ -160,9 +162,9 @@ class _ServerWork:
     """The planning of one server: what is settled, on its way, or to be done."""
 
     seen: ObservedServer
-    desired: _Desired
+    desired: Desired
     published: Published
-    held: Mapping[tuple[ServerId, ModelName], ActionRecord]
+    fleet: _Fleet
     chosen: Mapping[ModelName, TargetOnServer]
     steps: list[PlannedAction] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
@@ -171,7 +173,7 @@ class _ServerWork:
 
     def plan_loads(self) -> None:
         """Go through the pinned models, members first."""
-        for stage, level in enumerate(self.desired.levels()):
+        for stage, level in enumerate(self.desired.levels):
             for model in level:
                 pin = self.desired.pins[model]
                 reason = self._why_load(pin)
@@ -184,19 +186,22 @@ class _ServerWork:
                     continue
                 self.loading.add(model)
                 below = self.desired.below(model)
-                load = Load(self.seen.server.id, model, pin.version, below, self._targets(pin, *below))
-                self.steps.append(PlannedAction(load, reason, stage))
+                load = Load(self.seen.server.id, model, pin.version, below, self._settings(pin, *below))
+                self.steps.append(PlannedAction(load, reason, stage, self.desired.needed_by[model]))
 
     def plan_unloads(self) -> None:
         """Give up what no deployment pins, ensembles before their members, after every load."""
         models = {row.name for row in self.seen.models if row.state is ModelState.READY} - set(self.desired.pins)
-        first_stage = len(self.desired.levels())
+        first_stage = len(self.desired.levels)
         reloading = sorted(name for name in self.unsettled if self._is_live_ensemble(name))
         for stage, level in enumerate(self._unload_levels(models)):
             for model in level:
-                held = self.held.get((self.seen.server.id, model))
+                held = self.fleet.situation.held.get((self.seen.server.id, model))
+                wait = self.fleet.why_not_yet(self.seen.server.id, model)
                 if held is not None and held.version == NO_VERSION:
                     self.waiting.append(Waiting(self.seen.server.id, model, _held_back(held)))
+                elif wait:
+                    self.waiting.append(Waiting(self.seen.server.id, model, wait))
                 elif reloading and not self._is_live_ensemble(model):
                     reason = f"Unloaded once ensemble '{reloading[0]}', which may still call it, is as it should be."
                     self.waiting.append(Waiting(self.seen.server.id, model, reason))
@@ -209,10 +214,10 @@ class _ServerWork:
     def _why_load(self, pin: Pin) -> str | None:
         """Why `pin` has to be loaded; None when all is as it should be."""
         needed = f"needed by {_names(self.desired.needed_by[pin.model])}"
-        if self._serves(pin):
-            anew = [name for name in self.desired.members[pin.model] if name in self.loading]
-            return f"Its member {_names(anew)} is loaded anew." if anew else None
         ready = self.seen.ready_versions(pin.model)
+        if ready == {pin.version} and self._is_chosen(pin):
+            anew = [name for name in self.desired.members[pin.model] if name in self.loading]
+            return self._why_reload(pin) or (f"Its member {_names(anew)} is loaded anew." if anew else None)
         if ready == {pin.version}:
             choice = self.chosen[pin.model]
             serving = f"Target {choice.serving}" if choice.serving else "Another file"
@@ -220,11 +225,11 @@ class _ServerWork:
         if ready:
             return f"Version {_names(sorted(ready))} is ready, version {pin.version} is {needed}."
         failed = next((row for row in self.seen.rows_of(pin.model) if row.version == pin.version and row.reason), None)
-        if failed is not None and failed.state is ModelState.UNAVAILABLE and failed.reason != "unloaded":
+        if failed is not None and failed.state is ModelState.UNAVAILABLE and failed.reason != _UNLOADED:
             return f"It is unavailable ({failed.reason.strip().splitlines()[0]}) and {needed}."
         return f"Not loaded, {needed}."
 
-    def _why_wait(self, pin: Pin) -> str:
+    def _why_wait(self, pin: Pin) -> str:  # noqa: PLR0911 - a reason each
         """Why `pin`, which is not as it should be, is left alone now; empty when it should be loaded."""
         if pin.model in self.desired.unloadable:
             return self.desired.unloadable[pin.model]
@@ -232,9 +237,14 @@ class _ServerWork:
             return f"Model '{pin.model}': {refusal}"
         if any(row.state is ModelState.LOADING for row in self.seen.rows_of(pin.model)):
             return "Triton is loading it."
-        record = self.held.get((self.seen.server.id, pin.model))
+        place = self.seen.server.id, pin.model
+        if why := self.fleet.situation.quarantined.get(place):
+            return f"Quarantined: {why}"
+        record = self.fleet.situation.held.get(place)
         if record is not None and record.version == pin.version and not self._serves(pin):
             return _held_back(record)
+        if pin.model in self.desired.reported_only and self._changed_by_hand(pin):
+            return "Somebody changed it on the server; its deployments ask that this is only reported."
         refused = [it.model for it in self.desired.below(pin.model) if self._refused(it)]
         if refused:
             return f"Its member {_names(refused)} has no target that fits this server."
@@ -242,16 +252,68 @@ class _ServerWork:
         return f"Its member {_names(missing)} is not ready." if missing else ""
 
     def _serves(self, pin: Pin) -> bool:
+        ready = self.seen.ready_versions(pin.model) == {pin.version}
+        return ready and self._is_chosen(pin) and self._why_reload(pin) is None
+
+    def _is_chosen(self, pin: Pin) -> bool:
         choice = self.chosen.get(pin.model)
-        return self.seen.ready_versions(pin.model) == {pin.version} and (choice is None or choice.serves)
+        return choice is None or choice.serves
+
+    def _why_reload(self, pin: Pin) -> str | None:
+        """Why a version that is ready has to be loaded again as it is; None where it is as it should be."""
+        row = self._ready_row(pin)
+        broken = self.fleet.situation.broken.get((self.seen.server.id, pin.model))
+        if row is None:
+            return None
+        if broken is not None and (broken.version, broken.generation) == (pin.version, row.generation):
+            return f"It answers READY and serves nobody: {broken.reason}"
+        asked, running = self.desired.instances.get(pin.model), row.instances
+        if asked is not None and running not in (0, asked):
+            return f"{_instances(running)} running, {asked} asked for."
+        own = self._own_instances(pin) if asked is None else 0
+        if own and running not in (0, own):
+            return f"{_instances(running)} running, its config says {own}."
+        return None
+
+    def _ready_row(self, pin: Pin) -> ObservedModel | None:
+        rows = (row for row in self.seen.rows_of(pin.model) if row.version == pin.version)
+        return next((row for row in rows if row.state is ModelState.READY), None)
+
+    def _own_instances(self, pin: Pin) -> int:
+        """Return the instances that the version's config asks for; 0 where it leaves that to Triton, or has targets."""
+        package = self.published.get(pin.model)
+        config = package.at(pin.version).config if package is not None and pin.model not in self.chosen else None
+        return sum(group.count for group in config.instance_groups) if config is not None else 0
+
+    def _changed_by_hand(self, pin: Pin) -> bool:
+        """Whether what we loaded was changed on the server since; one that came back empty has no row of it."""
+        record = self.fleet.situation.records.get((self.seen.server.id, pin.model))
+        if record is None or record.result is not Result.LOADED or record.version != pin.version:
+            return False
+        rows = self.seen.rows_of(pin.model)
+        unloaded = any(row.state is ModelState.UNAVAILABLE and row.reason == _UNLOADED for row in rows)
+        return unloaded or any(row.state is ModelState.READY for row in rows)
 
     def _refused(self, pin: Pin) -> str:
-        """Why none of the targets of `pin` fits the server; empty where one does, or it has none."""
+        """Why nothing of the pinned version may be loaded on the server; empty where something may."""
         choice = self.chosen.get(pin.model)
-        return choice.problem if choice is not None else ""
+        if choice is not None:
+            return choice.problem
+        why = "" if self.desired.wishes[pin.model].allow_unproven else self.published.unproven_of(pin)
+        return f"version {pin.version} is unproven ({why}), and its deployments do not allow that." if why else ""
 
-    def _targets(self, *pins: Pin) -> dict[ModelName, str]:
-        return {pin.model: self.chosen[pin.model].target for pin in pins if pin.model in self.chosen}
+    def _settings(self, *pins: Pin) -> dict[ModelName, Setting]:
+        return {pin.model: self._setting(pin) for pin in pins}
+
+    def _setting(self, pin: Pin) -> Setting:
+        """How to load a version here; one that is ready keeps its generation, unless that is broken."""
+        choice, row = self.chosen.get(pin.model), self._ready_row(pin)
+        broken = self.fleet.situation.broken.get((self.seen.server.id, pin.model))
+        generation = row.generation if row is not None else 0
+        if broken is not None and (broken.version, broken.generation) == (pin.version, generation):
+            generation += 1
+        target = choice.target if choice is not None else ""
+        return Setting(target, self.desired.instances.get(pin.model), generation)
 
     def _unload_levels(self, models: set[ModelName]) -> tuple[tuple[ModelName, ...], ...]:
         """Levels of `models`, callers first. A model that is not published any more may call any, so it goes first."""
@@ -260,7 +322,7 @@ class _ServerWork:
         members: dict[ModelName, set[ModelName]] = {}
         for name in sorted(rest):
             called = rest.intersection(member for config in self._running(name) for member in config.members)
-            members[name] = {member for member in called if not _reaches(members, member, name)}
+            members[name] = {member for member in called if not reaches(members, member, name)}
         levels = tuple(reversed(dependency_levels(members)))
         return (unknown, *levels) if unknown else levels
 
@@ -273,6 +335,14 @@ class _ServerWork:
         if package is None:
             return ()
         return tuple(package.at(version) for version in sorted(self.seen.ready_versions(model)))
+
+
+_UNLOADED = "unloaded"
+"""Triton's reason in the index for a model that somebody unloaded."""
+
+
+def _instances(count: int) -> str:
+    return "1 instance is" if count == 1 else f"{count} instances are"
 
 
 def _held_back(record: ActionRecord) -> str:

@@ -114,13 +114,16 @@ def _search(model: ModelName, version: int | None, published: Published) -> _Sea
 
 def conflicts_with(pins: Iterable[Pin], others: Iterable[Deployment]) -> tuple[str, ...]:
     """Why `pins` cannot be served beside `others`, one sentence per model pinned differently."""
-    held = {pin.model: pin.version for pin in pins}
+    held: dict[ModelName, list[int]] = {}
+    for pin in pins:
+        held.setdefault(pin.model, []).append(pin.version)
     return tuple(
         f"Deployment '{other.name}' pins model '{pin.model}' at version {pin.version}, this one at version "
-        f"{held[pin.model]}; a server holds one version of a model."
+        f"{differing}; a server holds one version of a model."
         for other in sorted(others, key=lambda other: other.name)
-        for pin in other.pins
-        if held.get(pin.model, pin.version) != pin.version
+        for pin in other.all_pins
+        for differing in held.get(pin.model, ())
+        if differing != pin.version
     )
 
 

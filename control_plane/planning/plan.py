@@ -3,20 +3,26 @@
 Made by `lifecycle`; carried out by `executor`; shown by `api`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from control_plane.actions import Action
+from control_plane.planning.placement import Placement
 from control_plane.planning.targets import TargetOnServer
 from control_plane.state import DeploymentName, ModelName, ServerId
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedAction:
-    """One step on one server. Steps of a server with the same `stage` are independent; a lower stage comes first."""
+    """One step on one server. Steps of a server with the same `stage` are independent; a lower stage comes first.
+
+    `needed_by` are the deployments that it is done for; none for an unload.
+    """
 
     action: Action
     reason: str
     stage: int
+    needed_by: tuple[DeploymentName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,21 @@ class InfeasibleDeployment:
 class Plan:
     """What should be done now. Steps are sorted by server, then stage, then model.
 
-    `targets` tells which target of each pinned version that has several a server should serve, by server and model.
+    `targets` tells which target of each pinned version that has several a server should serve, by server and model;
+    `placement` where each replica is to be.
     """
 
     steps: tuple[PlannedAction, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     infeasible: tuple[InfeasibleDeployment, ...] = ()
     targets: tuple[TargetOnServer, ...] = ()
+    placement: Placement = field(default_factory=Placement, compare=False)
+    targets_by_place: Mapping[tuple[ServerId, ModelName], TargetOnServer] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the targets by server and model: every pass asks for each deployment's."""
+        by_place = {(choice.server, choice.model): choice for choice in self.targets}
+        object.__setattr__(self, "targets_by_place", by_place)
 
     def by_server(self) -> dict[ServerId, tuple[PlannedAction, ...]]:
         """Group the steps by the server they are for, each in order."""
@@ -54,10 +68,6 @@ class Plan:
         for step in self.steps:
             grouped.setdefault(step.action.server, []).append(step)
         return {server: tuple(steps) for server, steps in grouped.items()}
-
-    def targets_by_place(self) -> dict[tuple[ServerId, ModelName], TargetOnServer]:
-        """Return `targets` by server and model."""
-        return {(choice.server, choice.model): choice for choice in self.targets}
 
     def reasons_against(self, name: DeploymentName) -> tuple[str, ...]:
         """Why the deployment `name` is infeasible; empty when it is not."""

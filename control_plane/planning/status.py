@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from builders.targets import Precision
+from control_plane.planning.plan import Plan
 from control_plane.planning.targets import TargetOnServer
 from control_plane.state import (
     ActionRecord,
@@ -17,8 +18,8 @@ from control_plane.state import (
     ObservedServer,
     Pin,
     Result,
-    ServerCondition,
     ServerId,
+    Track,
 )
 
 
@@ -73,20 +74,36 @@ class DeploymentStatus:
 
 def deployment_status(
     deployment: Deployment,
-    observed: Iterable[ObservedServer],
+    observed: Mapping[ServerId, ObservedServer],
     records: Mapping[tuple[ServerId, ModelName], ActionRecord],
-    infeasible: tuple[str, ...] = (),
-    targets: Mapping[tuple[ServerId, ModelName], TargetOnServer] | None = None,
+    plan: Plan | None = None,
+    broken: Mapping[tuple[ServerId, ModelName], str] | None = None,
 ) -> DeploymentStatus:
-    """Return the state of `deployment`.
+    """Return the state of `deployment` on the servers that `plan` assigned it to; without one, on all of them.
 
-    `infeasible` are the plan's reasons against it (`Plan.reasons_against`), `targets` its `targets_by_place`.
+    `broken` says why a model that is ready serves nobody.
     """
-    ordered = sorted(observed, key=lambda entry: entry.server.id)
-    places = (_Place(entry, deployment.precisions, records, targets or {}) for entry in ordered)
-    servers = tuple(_on_server(deployment, place) for place in places)
+    infeasible = plan.reasons_against(deployment.name) if plan is not None else ()
+    targets = plan.targets_by_place if plan is not None else {}
+    servers = tuple(
+        _on_server(track, _Place(observed[server], deployment.precisions, records, targets, broken or {}))
+        for server, track in sorted(_tracks(deployment, observed, plan).items())
+        if server in observed
+    )
     states = {server.state for server in servers}
-    return DeploymentStatus(_overall(states, infeasible), infeasible, servers)
+    overall = _overall(states, infeasible)
+    if overall is DeploymentState.SERVING and plan is not None and deployment.name in plan.placement.short:
+        overall = DeploymentState.DEGRADED
+    return DeploymentStatus(overall, infeasible, servers)
+
+
+def _tracks(deployment: Deployment, observed: Iterable[ServerId], plan: Plan | None) -> dict[ServerId, Track]:
+    """Return which version of the deployment each server is to hold."""
+    if plan is None:
+        return dict.fromkeys(observed, deployment.tracks[0])
+    tracks = deployment.tracks
+    places = plan.placement.of(deployment.name)
+    return {place.server: tracks[place.track] for place in places if place.track < len(tracks)}
 
 
 def _overall(states: set[DeploymentState], infeasible: tuple[str, ...]) -> DeploymentState:
@@ -113,6 +130,7 @@ class _Place:
     precisions: tuple[Precision, ...]
     records: Mapping[tuple[ServerId, ModelName], ActionRecord]
     targets: Mapping[tuple[ServerId, ModelName], TargetOnServer]
+    broken: Mapping[tuple[ServerId, ModelName], str]
 
     def choice(self, pin: Pin) -> TargetOnServer | None:
         """Return what was chosen for `pin`; None where its version has no targets."""
@@ -123,24 +141,28 @@ class _Place:
         """Tell whether the pinned version, and no other, serves from the target that it should."""
         choice = self.choice(pin)
         as_wished = choice is None or (choice.serves and choice.wishes.precisions == self.precisions)
-        return self.seen.ready_versions(pin.model) == {pin.version} and as_wished
+        works = (self.seen.server.id, pin.model) not in self.broken
+        return self.seen.ready_versions(pin.model) == {pin.version} and as_wished and works
 
     def failure(self, pin: Pin) -> str:
         """Why `pin`, which does not serve, was not or could not be loaded; empty where it may be on its way."""
         choice = self.choice(pin)
         if choice is not None and choice.problem and choice.wishes.precisions == self.precisions:
             return choice.problem
-        record = self.records.get((self.seen.server.id, pin.model))
+        place = self.seen.server.id, pin.model
+        if place in self.broken and self.seen.ready_versions(pin.model) == {pin.version}:
+            return f"it answers READY and serves nobody: {self.broken[place]}"
+        record = self.records.get(place)
         failed = record is not None and record.result is Result.FAILED and record.version == pin.version
         return record.reason if failed and record is not None else ""
 
 
-def _on_server(deployment: Deployment, place: _Place) -> ServerStatus:
+def _on_server(track: Track, place: _Place) -> ServerStatus:
     seen = place.seen
-    if seen.condition is not ServerCondition.HEALTHY:
+    if not seen.answers:
         return ServerStatus(seen.server.id, DeploymentState.PENDING, f"{seen.condition}: {seen.detail}", ())
-    models = tuple(_on_model(pin, place) for pin in deployment.pins)
-    waited_for = [pin for pin in deployment.pins if not place.serves(pin)]
+    models = tuple(_on_model(pin, place) for pin in track.pins)
+    waited_for = [pin for pin in track.pins if not place.serves(pin)]
     if not waited_for:
         return ServerStatus(seen.server.id, DeploymentState.SERVING, "", models)
     for pin in waited_for:
@@ -156,6 +178,6 @@ def _on_model(pin: Pin, place: _Place) -> ModelStatus:
     state = row.state if row is not None else None
     choice = place.choice(pin)
     target = choice.serving if choice is not None else ""
-    if place.serves(pin) or (state is ModelState.READY and choice is None):
+    if place.serves(pin):
         return ModelStatus(pin, state, "", target)
     return ModelStatus(pin, state, place.failure(pin) or (row.reason if row is not None else ""), target)

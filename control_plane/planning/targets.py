@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from builders.releases import release_of
 from builders.selection import Refusal, ServerFacts, select
 from builders.targets import Precision
-from control_plane.state import Deployment, ModelName, ObservedServer, Pin, Published, ServerId
+from control_plane.state import Deployment, ModelName, ObservedServer, Pin, Published, ServerId, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class TargetOnServer:
         return bool(self.target) and self.target == self.serving
 
 
-def wishes_of(deployments: Iterable[Deployment]) -> dict[ModelName, Wishes]:
-    """Merge the wishes for each model that `deployments`, which do not contradict each other, pin.
+def wishes_of(assigned: Iterable[tuple[Deployment, Track]]) -> dict[ModelName, Wishes]:
+    """Merge the wishes for each model that versions on one server, which do not contradict each other, pin.
 
     What is unproven is allowed where every one of them allows it.
     """
     merged: dict[ModelName, Wishes] = {}
-    for deployment in deployments:
-        for pin in deployment.pins:
+    for deployment, track in assigned:
+        for pin in track.pins:
             before = merged.get(pin.model, Wishes(deployment.precisions, allow_unproven=True))
             allowed = before.allow_unproven and deployment.allow_unproven
             merged[pin.model] = Wishes(before.precisions, allowed)
@@ -59,12 +59,12 @@ def wishes_of(deployments: Iterable[Deployment]) -> dict[ModelName, Wishes]:
 
 def wish_conflicts(deployment: Deployment, others: Iterable[Deployment], published: Published) -> tuple[str, ...]:
     """Why `deployment` cannot be served beside `others`: they wish other precisions of a model with several targets."""
-    with_targets = {pin.model for pin in deployment.pins if published.targets_of(pin)}
+    with_targets = {pin.model for pin in deployment.all_pins if published.targets_of(pin)}
     return tuple(
         f"Deployment '{other.name}' wishes model '{pin.model}' in {_told(other)}, this one in {_told(deployment)}; "
         "a server holds one target of a model."
         for other in sorted(others, key=lambda other: other.name)
-        for pin in other.pins
+        for pin in other.all_pins
         if pin.model in with_targets and other.precisions != deployment.precisions
     )
 
@@ -73,7 +73,13 @@ def choose_targets(
     seen: ObservedServer, pins: Iterable[Pin], wishes: Mapping[ModelName, Wishes], published: Published
 ) -> dict[ModelName, TargetOnServer]:
     """Choose for every pinned version that has targets."""
-    return {pin.model: _choose(seen, pin, wishes[pin.model], published) for pin in pins if published.targets_of(pin)}
+    chosen = ((pin.model, choose_target(seen, pin, wishes[pin.model], published)) for pin in pins)
+    return {model: choice for model, choice in chosen if choice is not None}
+
+
+def choose_target(seen: ObservedServer, pin: Pin, wishes: Wishes, published: Published) -> TargetOnServer | None:
+    """Choose for one pinned version; None where it has no targets."""
+    return _choose(seen, pin, wishes, published) if published.targets_of(pin) else None
 
 
 def _choose(seen: ObservedServer, pin: Pin, wishes: Wishes, published: Published) -> TargetOnServer:

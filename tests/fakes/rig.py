@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from control_plane.api import Access, Parts, create_app
-from control_plane.deployments import Deployments
+from control_plane.deployments import Deployments, FleetView
 from control_plane.executor import Executor
 from control_plane.metrics import Metrics
 from control_plane.reconciler import Reconciler, Timing, World
@@ -28,11 +28,16 @@ class Rig:
         world = World(self.store, self.catalogue, self.fleet, self.triton)
         timing = Timing(interval_s=5.0, now=self.clock, jitter=lambda: 0.0)
         self.loop = Reconciler(world, Executor(self.triton, self.catalogue), self.metrics, timing)
-        self.deployments = Deployments(self.store, self.catalogue, self.clock, self.loop.wake)
+        self.deployments = Deployments(self.store, self.catalogue, self.clock, self.loop.wake, self._fleet_view)
+
+    def _fleet_view(self) -> FleetView:
+        return FleetView(self.loop.view.observed, self.loop.view.plan.placement.places())
 
     def app(self, access: Access | None = None) -> FastAPI:
         """Return the API over all this."""
-        parts = Parts(self.deployments, self.loop, self.catalogue, self.metrics, self.clock, 5.0)
+        parts = Parts(
+            self.deployments, self.loop, self.catalogue, self.fleet, self.store, self.metrics, self.clock, 5.0
+        )
         return create_app(parts, access or Access())
 
     async def settle(self, passes: int = 6) -> None:

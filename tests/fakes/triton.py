@@ -5,7 +5,18 @@ import json
 from dataclasses import dataclass, field
 
 from control_plane.errors import AdminKeyRefusedError, DeadlineExceededError, LoadFailedError, ServerUnreachableError
-from control_plane.state import ModelName, ModelState, ObservedModel, ObservedServer, Server, ServerCondition, ServerId
+from control_plane.state import (
+    GENERATION,
+    ModelName,
+    ModelState,
+    ObservedModel,
+    ObservedServer,
+    Probe,
+    ProbeResult,
+    Server,
+    ServerCondition,
+    ServerId,
+)
 
 
 @dataclass
@@ -13,7 +24,7 @@ class FakeModel:
     """A published model.
 
     `broken` is why its code fails, `invalid` why its config does. One that `hangs` never loads; one that
-    `vanishes` does not stay.
+    `vanishes` does not stay; one that is `wrong` answers golden requests wrongly.
     """
 
     versions: tuple[int, ...] = (1,)
@@ -22,6 +33,7 @@ class FakeModel:
     invalid: str = ""
     hangs: bool = False
     vanishes: bool = False
+    wrong: bool = False
 
 
 @dataclass
@@ -33,6 +45,10 @@ class FakeProcess:
     version: str = "2.51.0"
     rows: dict[tuple[str, int], tuple[ModelState, str]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    instances: dict[str, int] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
 
 
 class FakeTriton:
@@ -61,8 +77,18 @@ class FakeTriton:
             return ObservedServer(server, ServerCondition.DEGRADED, detail=str(error))
         rows = tuple(
             ObservedModel(
-                ModelName(name), version, state, reason, process.files.get(name, "") if state == "READY" else ""
+                ModelName(name),
+                version,
+                state,
+                reason,
+                process.files.get(name, ""),
+                process.instances.get(name, 0),
+                process.generations.get(name, 0),
+                0,
+                process.failed.get(name, 0),
             )
+            if state == "READY"
+            else ObservedModel(ModelName(name), version, state, reason)
             for (name, version), (state, reason) in sorted(process.rows.items())
         )
         return ObservedServer(server, ServerCondition.HEALTHY, rows, triton_version=process.version)
@@ -81,7 +107,29 @@ class FakeTriton:
             if not any(name == member and row[0] is ModelState.READY for (name, _), row in process.rows.items()):
                 self._load(process, member, max(self.published[member].versions))
         self._load(process, model, int(versions[0]))
+        groups = given.get("instance_group", [])
+        generation = int(given.get("parameters", {}).get(GENERATION, {}).get("string_value", 0))
+        if generation != process.generations.get(model, 0):
+            process.dead.discard(model)  # a load with a changed config starts the model's process anew
         process.files[model] = given.get("default_model_filename", "")
+        process.instances[model] = sum(group["count"] for group in groups)
+        process.generations[model] = generation
+
+    async def probe(self, server: Server, probe: Probe) -> ProbeResult:
+        """Answer as the model would."""
+        await asyncio.sleep(0)
+        try:
+            process = self._process(server)
+        except (ServerUnreachableError, AdminKeyRefusedError) as error:
+            return ProbeResult(probe, unsure=str(error))
+        if process.rows.get((probe.model, probe.version), (None, ""))[0] is not ModelState.READY:
+            return ProbeResult(probe, unsure="unknown model")
+        if probe.model in process.dead:
+            process.failed[probe.model] = process.failed.get(probe.model, 0) + 1
+            return ProbeResult(probe, broken=f"Stub process '{probe.model}_0_0' is not healthy.")
+        if probe.outputs and self.published[probe.model].wrong:
+            return ProbeResult(probe, broken="it answers a golden request wrongly: output 'Y' is off by up to 1")
+        return ProbeResult(probe)
 
     async def unload(self, server: Server, model: ModelName) -> None:
         """Unload every version."""

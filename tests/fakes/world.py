@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from builders.manifest import ManifestTarget
 from builders.model_config import EnsembleStep, ModelConfig
@@ -12,15 +13,18 @@ from builders.targets import Precision
 from control_plane.errors import LoadFailedError
 from control_plane.ports import ServerLog
 from control_plane.state import (
+    GENERATION,
     ActionRecord,
     Deployment,
     DeploymentName,
     Endpoints,
+    Mark,
     ModelName,
     ModelState,
     ObservedModel,
     ObservedServer,
     Pin,
+    Probe,
     Published,
     PublishedConfig,
     PublishedModel,
@@ -148,13 +152,24 @@ class FakeCatalogue:
             raise self.fails
         return Published(dict(self.published))
 
-    def load_config(self, model: ModelName, version: int, target: str = "") -> str:
+    def probe(self, model: ModelName, version: int, filename: str) -> Probe | None:
+        del filename
+        outputs = () if self.published[model].at(version).is_ensemble else ({"name": "Y"},)
+        return Probe(model, version, ({"name": "X"},), outputs)
+
+    def load_config(
+        self, model: ModelName, version: int, target: str = "", *, instances: int | None = None, generation: int = 0
+    ) -> str:
         if model not in self.published:
             raise LoadFailedError(f"{model}/config.pbtxt: there is no such file; a package needs one")
         problems = self.published[model].at(version).problems
         if problems:
             raise LoadFailedError(problems[0])
-        config = {"name": model, "version_policy": {"specific": {"versions": [version]}}}
+        config: dict[str, Any] = {"name": model, "version_policy": {"specific": {"versions": [version]}}}
+        if instances is not None:
+            config["instance_group"] = [{"count": instances}]
+        if generation:
+            config["parameters"] = {GENERATION: {"string_value": str(generation)}}
         targets = self.published[model].targets.get(version, {})
         return json.dumps({**config, "default_model_filename": targets[target].filename} if target else config)
 
@@ -166,6 +181,9 @@ class FakeFleet:
         self.known = list(servers)
         self.notes: dict[ServerId, str] = {}
         self.listeners: list[Callable[[], None]] = []
+        self.restarts: list[tuple[ServerId, str]] = []
+        self.restarting: Callable[[ServerId], None] | None = None
+        self.owned = True
 
     def servers(self) -> tuple[Server, ...]:
         return tuple(self.known)
@@ -181,6 +199,23 @@ class FakeFleet:
         del server
         return None
 
+    async def register(self, server: Server) -> bool:
+        self.known = [*(it for it in self.known if it.id != server.id), server]
+        self.change()
+        return True
+
+    async def unregister(self, server: ServerId) -> bool:
+        there = any(it.id == server for it in self.known)
+        self.known = [it for it in self.known if it.id != server]
+        self.change()
+        return there
+
+    async def restart(self, server: ServerId, reason: str) -> bool:
+        self.restarts.append((server, reason))
+        if self.restarting is not None:
+            self.restarting(server)
+        return self.owned
+
     def change(self) -> None:
         for listener in tuple(self.listeners):
             listener()
@@ -192,22 +227,56 @@ class FakeStore:
     def __init__(self) -> None:
         self._deployments: dict[DeploymentName, Deployment] = {}
         self._records: dict[tuple[ServerId, ModelName], ActionRecord] = {}
+        self._revisions: dict[DeploymentName, list[Deployment]] = {}
+        self._marks: dict[ServerId, Mark] = {}
+        self._servers: dict[ServerId, Server] = {}
 
     async def create(self, deployment: Deployment) -> bool:
         if deployment.name in self._deployments:
             return False
-        self._deployments[deployment.name] = deployment
+        self._keep(deployment)
         return True
+
+    def _keep(self, deployment: Deployment) -> None:
+        self._deployments[deployment.name] = deployment
+        kept = self._revisions.setdefault(deployment.name, [])
+        kept.insert(0, deployment)
+        del kept[50:]
 
     async def replace(self, *deployments: Deployment) -> bool:
         before = [self._deployments.get(deployment.name) for deployment in deployments]
         for old, new in zip(before, deployments, strict=True):
             if old is None or old.revision != new.revision - 1:
                 return False
-        self._deployments.update({deployment.name: deployment for deployment in deployments})
+        for deployment in deployments:
+            self._keep(deployment)
         return True
 
+    async def revisions(self, name: DeploymentName) -> tuple[Deployment, ...]:
+        return tuple(self._revisions.get(name, ()))
+
+    async def mark(self, mark: Mark) -> None:
+        self._marks[mark.server] = mark
+
+    async def unmark(self, server: ServerId) -> bool:
+        return self._marks.pop(server, None) is not None
+
+    async def marks(self) -> tuple[Mark, ...]:
+        return tuple(self._marks[server] for server in sorted(self._marks))
+
+    async def register(self, server: Server) -> None:
+        self._servers[server.id] = server
+
+    async def unregister(self, server: ServerId) -> bool:
+        self._marks.pop(server, None)
+        self._records = {key: record for key, record in self._records.items() if record.server != server}
+        return self._servers.pop(server, None) is not None
+
+    async def registered(self) -> tuple[Server, ...]:
+        return tuple(self._servers[server] for server in sorted(self._servers))
+
     async def delete(self, name: DeploymentName) -> bool:
+        self._revisions.pop(name, None)
         return self._deployments.pop(name, None) is not None
 
     async def get(self, name: DeploymentName) -> Deployment | None:
@@ -219,8 +288,11 @@ class FakeStore:
     async def record(self, record: ActionRecord) -> None:
         self._records[record.server, record.model] = record
 
-    async def forget(self, models: frozenset[ModelName]) -> None:
-        self._records = {key: record for key, record in self._records.items() if record.model not in models}
+    async def forget(self, models: frozenset[ModelName], server: ServerId | None = None) -> None:
+        def stays(record: ActionRecord) -> bool:
+            return record.model not in models or server not in (None, record.server)
+
+        self._records = {key: record for key, record in self._records.items() if stays(record)}
 
     async def records(self) -> tuple[ActionRecord, ...]:
         return tuple(self._records[key] for key in sorted(self._records))

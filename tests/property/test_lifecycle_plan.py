@@ -23,6 +23,8 @@ from tests.fakes.world import a_deployment, a_package, a_repository, a_server, w
 NAMES = "abcdef"
 TARGETS = ("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8")
 WISHES: tuple[tuple[Precision, ...], ...] = ((), ("int8", "fp32"))
+CONDITIONS = (ServerCondition.HEALTHY, ServerCondition.DEGRADED, ServerCondition.UNREACHABLE)
+"""Draining has laws of its own."""
 STATES = st.sampled_from([ModelState.READY, ModelState.LOADING, ModelState.UNAVAILABLE, ModelState.UNLOADING])
 
 
@@ -57,7 +59,7 @@ def fleets(draw: st.DrawFn) -> tuple[ObservedServer, ...]:
             ObservedModel(ModelName(name), version, state, filename=draw(files) if state is ModelState.READY else "")
             for (name, version), state in rows.items()
         )
-        condition = draw(st.sampled_from(ServerCondition))
+        condition = draw(st.sampled_from(CONDITIONS))
         servers.append(ObservedServer(a_server(f"s{index}"), condition, models))
     return tuple(servers)
 
@@ -86,7 +88,7 @@ def apply(plan: Plan, observed: tuple[ObservedServer, ...]) -> tuple[ObservedSer
         entry = after[step.action.server]
         rows = [row for row in entry.models if row.name != step.action.model]
         if isinstance(step.action, Load):
-            target = step.action.targets.get(step.action.model, "")  # its file is called like it
+            target = step.action.setting(step.action.model).target  # its file is called like it
             rows.append(ObservedModel(step.action.model, step.action.version, ModelState.READY, filename=target))
         after[step.action.server] = replace(entry, models=tuple(rows))
     return tuple(after.values())

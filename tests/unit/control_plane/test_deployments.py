@@ -69,7 +69,9 @@ def test_a_delete_tells_what_nobody_else_needs() -> None:
         deployments = Rig().deployments
         await deployments.create(DeploymentName("d"), E, None)
         await deployments.create(DeploymentName("other"), A, None)
-        assert await deployments.delete(DeploymentName("d")) == Deleted(frozenset({E, ModelName("b")}))
+        answer = await deployments.delete(DeploymentName("d"))
+        assert isinstance(answer, Deleted)
+        assert (answer.deployment.name, answer.released) == ("d", frozenset({E, ModelName("b")}))
         assert await deployments.delete(DeploymentName("d")) == NotFound(DeploymentName("d"))
 
     asyncio.run(scenario())

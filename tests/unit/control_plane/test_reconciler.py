@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from control_plane.planning import DeploymentState, Infeasible
-from control_plane.planning.retry import PERMANENT_CAP_S
+from control_plane.planning.retry import CAP_S, QUARANTINED_AFTER
 from control_plane.state import Deployment, DeploymentName, ModelName, ServerId
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
@@ -109,17 +109,23 @@ def test_a_failed_load_waits_for_its_time_and_is_healed_by_a_better_model() -> N
     run(scenario)
 
 
-def test_what_only_a_change_can_mend_is_tried_less_often_in_the_end() -> None:
+def test_what_fails_too_often_is_quarantined_until_somebody_asks_again() -> None:
     async def scenario(rig: Rig) -> None:
         rig.triton.published["b"] = FakeModel(broken="boom")
-        await deploy(rig, "d", "b")
-        for _ in range(12):
+        deployment = await deploy(rig, "d", "b")
+        for _ in range(QUARANTINED_AFTER + 4):
             await rig.loop.run_pass()
             await rig.loop.executions_ended()
-            rig.clock.move(PERMANENT_CAP_S)
-        (record,) = await rig.store.records()
-        assert record.retry_at is not None
-        assert (record.retry_at - record.at).total_seconds() == PERMANENT_CAP_S
+            rig.clock.move(CAP_S)
+        assert len(rig.triton.calls) == QUARANTINED_AFTER
+        assert rig.loop.view.plan.waiting[0].reason.startswith(
+            f"Quarantined: {QUARANTINED_AFTER} loads in a row failed"
+        )
+        assert state(rig, deployment) is DeploymentState.FAILED
+        rig.triton.published["b"] = FakeModel()
+        await rig.store.forget(frozenset({ModelName("b")}), ServerId("s0"))
+        await rig.settle()
+        assert state(rig, deployment) is DeploymentState.SERVING
 
     run(scenario)
 

@@ -30,7 +30,7 @@ def test_the_environment_and_what_is_given_before_it(monkeypatch: pytest.MonkeyP
 
 def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONFLEET_PORT", "many")
-    monkeypatch.setenv("TRITONFLEET_SERVERS", "0")
+    monkeypatch.setenv("TRITONFLEET_SERVERS", "-1")
     with pytest.raises(SettingsError, match=r"(?s)TRITONFLEET_PORT: .*TRITONFLEET_SERVERS: "):
         load_settings()
 

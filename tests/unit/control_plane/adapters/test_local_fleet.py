@@ -1,5 +1,6 @@
 """The fleet of supervised servers of this machine."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,9 @@ class FakeSupervised:
         self.listeners.append(listener)
         return lambda: self.listeners.remove(listener)
 
+    async def restart(self, reason: str) -> None:
+        self.reason = reason
+
     def log_mark(self) -> int:
         return 0
 
@@ -33,6 +37,19 @@ def test_servers_notes_and_logs() -> None:
     assert (fleet.note(ServerId("s0")), fleet.note(ServerId("none"))) == ("Stopped.", "")
     assert fleet.log_of(ServerId("s0")) is supervised
     assert fleet.log_of(ServerId("none")) is None
+
+
+def test_a_server_is_restarted_where_it_is_one_of_these() -> None:
+    async def scenario() -> None:
+        supervised = FakeSupervised(a_server("s0"))
+        fleet = LocalFleet([supervised])
+        assert await fleet.restart(ServerId("s0"), "a hung load")
+        assert supervised.reason == "a hung load"
+        assert not await fleet.restart(ServerId("none"), "a hung load")
+        assert not await fleet.register(a_server("s1"))
+        assert not await fleet.unregister(ServerId("s0"))
+
+    asyncio.run(scenario())
 
 
 def test_every_servers_changes_are_heard_until_the_end() -> None:

@@ -28,7 +28,7 @@ def test_create_and_wait_until_it_serves() -> None:
         assert (server["server"], server["state"], server["reason"]) == ("s0", "serving", "")
         assert server["models"][0] == {"model": "a", "version": 2, "state": "READY", "reason": "", "target": ""}
         assert (await client.get("/v1/deployments/d")).json() == body
-        assert (await client.get("/v1/deployments")).json() == {"deployments": [body]}
+        assert (await client.get("/v1/deployments")).json() == {"deployments": [body], "next": None}
 
     run(scenario)
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_served_is_refused_with_every_cause() -> None:
         response = await client.post("/v1/deployments", json={"name": "d", "model": "unbuilt"})
         body = problem(response, 422, "cannot-be-served")
         assert body["causes"] == ["Model 'unbuilt' has no built version: run `tritonfleet build unbuilt`."]
-        assert (await client.get("/v1/deployments")).json() == {"deployments": []}
+        assert (await client.get("/v1/deployments")).json() == {"deployments": [], "next": None}
 
     run(scenario)
 
@@ -148,7 +148,7 @@ def test_servers_show_what_they_hold_and_never_their_key() -> None:
         response = await client.get("/v1/servers/s0")
         body = response.json()
         assert (body["condition"], body["endpoints"]["grpc"]) == ("healthy", "127.0.0.1:2")
-        assert body["models"] == [{"name": "b", "version": 1, "state": "READY", "reason": ""}]
+        assert body["models"] == [{"name": "b", "version": 1, "state": "READY", "reason": "", "instances": 0}]
         listed = await client.get("/v1/servers")
         assert listed.json()["servers"] == [body]
         assert rig.servers[0].admin_key is not None
@@ -208,7 +208,7 @@ def test_health_and_metrics() -> None:
         await client.post("/v1/deployments?wait=10", json={"name": "d", "model": "b"})
         body = (await client.get("/v1/health")).json()
         assert (body["ready"], body["reason"], body["last_error"]) == (True, "", "")
-        assert body["servers"] == {"healthy": 1, "degraded": 0, "unreachable": 0}
+        assert body["servers"] == {"healthy": 1, "degraded": 0, "unreachable": 0, "draining": 0}
         text = (await client.get("/metrics")).text
         assert 'tritonfleet_deployments{state="serving"} 1.0' in text
         assert 'tritonfleet_actions_total{action="load",outcome="loaded"} 1.0' in text

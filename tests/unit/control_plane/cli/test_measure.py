@@ -38,7 +38,7 @@ def test_options_that_make_no_sweep_are_wrong_usage(repository: Path, arguments:
         (("x",), "Model 'x' is not in the model repository."),
         (("m:7",), "Model 'm' has no version 7"),
         (("m:new",), "'m:new': expected MODEL or MODEL:VERSION"),
-        (("m", "--target", "onnxruntime-cpu-int8"), "m:1 has no config of its own for target 'onnxruntime-cpu-int8'"),
+        (("m", "--target", "onnxruntime-cpu-int8"), "m/1 has no target onnxruntime-cpu-int8; there are: none"),
         (("m", "--requests", "nowhere.json"), "nowhere.json: no such file (requests to measure with)"),
     ],
 )

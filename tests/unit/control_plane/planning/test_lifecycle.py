@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from control_plane.actions import Load, Unload
-from control_plane.planning import Plan, plan_lifecycle
+from control_plane.planning import Plan, Situation, plan_lifecycle
 from control_plane.state import (
     ActionRecord,
     ModelName,
@@ -70,11 +70,11 @@ def test_what_failed_and_is_not_due_is_left_alone() -> None:
         ServerId("s0"), ModelName("a"), 1, Result.FAILED, "no module", START, 1, START + timedelta(seconds=1)
     )
     held = {(record.server, record.model): record}
-    plan = plan_lifecycle([ENSEMBLE], PACKAGES, [seen(("b", 1, READY))], held)
+    plan = plan_lifecycle([ENSEMBLE], PACKAGES, [seen(("b", 1, READY))], Situation(held=held))
     assert words(plan) == []
     assert "00:00:01 UTC. The last time: no module" in plan.waiting[0].reason
     other_version = a_deployment("d", ("a", 2))
-    assert words(plan_lifecycle([other_version], PACKAGES, [seen()], held)) == ["0 load a:2"]
+    assert words(plan_lifecycle([other_version], PACKAGES, [seen()], Situation(held=held))) == ["0 load a:2"]
 
 
 def test_what_nobody_needs_is_unloaded_parents_first() -> None:

@@ -1,9 +1,10 @@
 """When a failed load is tried again."""
 
+from dataclasses import replace
 from datetime import timedelta
 
-from control_plane.planning import held_back, next_retry, retry_delay_s
-from control_plane.planning.retry import CAP_S, FIRST_DELAY_S, PERMANENT_CAP_S
+from control_plane.planning import held_back, next_retry, quarantined, retry_delay_s
+from control_plane.planning.retry import CAP_S, FIRST_DELAY_S, QUARANTINED_AFTER
 from control_plane.state import ActionRecord, ModelName, Result, ServerId
 from tests.fakes.world import START
 
@@ -18,9 +19,13 @@ def test_delays_double_up_to_the_cap() -> None:
     assert retry_delay_s(10_000, 0.0) == CAP_S
 
 
-def test_what_is_permanent_is_tried_again_as_soon_at_first_and_seldom_in_the_end() -> None:
-    assert [retry_delay_s(failures, 0.0, permanent=True) for failures in (1, 2, 3)] == [FIRST_DELAY_S, 2.0, 4.0]
-    assert retry_delay_s(10_000, 0.0, permanent=True) == PERMANENT_CAP_S > CAP_S
+def test_what_fails_too_often_is_quarantined_with_its_reason() -> None:
+    kept = replace(record("m", None), failures=QUARANTINED_AFTER)
+    almost = replace(record("n", None), failures=QUARANTINED_AFTER - 1)
+    unload = replace(record("u", None), failures=QUARANTINED_AFTER, version=0)
+    assert quarantined([kept, almost, unload]) == {
+        (kept.server, kept.model): f"{QUARANTINED_AFTER} loads in a row failed or did not last: no"
+    }
 
 
 def test_jitter_takes_away_at_most_half() -> None:

@@ -35,7 +35,12 @@ def plan(observed: ObservedServer, *deployments: Deployment) -> Plan:
 def loaded(answer: Plan) -> list[str]:
     """Write the loads shortly: model, target, and those of the members."""
     loads = [step.action for step in answer.steps if isinstance(step.action, Load)]
-    return [f"{load.model} {' '.join(load.targets.values())}".strip() for load in loads]
+    targets = ((load.model, [it.target for it in load.settings.values() if it.target]) for load in loads)
+    return [f"{model} {' '.join(named)}".strip() for model, named in targets]
+
+
+def by_id(holds: ObservedServer) -> dict[ServerId, ObservedServer]:
+    return {holds.server.id: holds}
 
 
 def test_every_server_gets_what_fits_it() -> None:
@@ -89,8 +94,8 @@ def test_wishes_count_for_models_with_targets_alone() -> None:
         "Deployment 'second' wishes model 'm' in int8, this one in its most precise target; a server"
     )
     holds = seen(("m", 1, READY), files={"m": INT8})
-    status = deployment_status(third, [holds], {}, reasons, answer.targets_by_place())
-    assert status.state is DeploymentState.FAILED, "what serves is not what it wishes"
+    status = deployment_status(third, by_id(holds), {}, answer)
+    assert (status.state, status.reasons) == (DeploymentState.FAILED, reasons), "what serves is not what it wishes"
 
 
 def test_members_are_pinned_again_with_their_targets() -> None:
@@ -114,7 +119,7 @@ def test_what_nothing_fits_is_told_as_failed_and_what_serves_is_left_alone() -> 
     wishing = replace(PLAIN, precisions=("fp8",))
     answer = plan(holds, wishing)
     assert answer.steps == ()
-    status = deployment_status(wishing, [holds], {}, (), answer.targets_by_place())
+    status = deployment_status(wishing, by_id(holds), {}, answer)
     assert status.state is DeploymentState.FAILED
     (server,) = status.servers
     assert "onnxruntime-cpu-fp32 is fp32; fp8 is wished" in server.reason
@@ -125,15 +130,15 @@ def test_the_status_waits_for_the_target() -> None:
     holds = seen(("m", 1, READY), files={"m": FP32})
     wishing = replace(PLAIN, precisions=("int8",))
     for deployment, state in ((PLAIN, DeploymentState.SERVING), (wishing, DeploymentState.PROGRESSING)):
-        targets = plan(holds, deployment).targets_by_place()
-        assert deployment_status(deployment, [holds], {}, (), targets).state is state
+        assert deployment_status(deployment, by_id(holds), {}, plan(holds, deployment)).state is state
 
 
 def test_a_choice_for_another_version_says_nothing_of_a_deployment() -> None:
-    choice = plan(seen(("m", 1, READY), files={"m": FP32})).targets_by_place()
-    assert set(choice) == {(ServerId("s0"), ModelName("m"))}
-    other = a_deployment("other", ("m", 2))
-    assert deployment_status(other, [seen(("m", 2, READY))], {}, (), choice).state is DeploymentState.SERVING
+    answer = plan(seen(("m", 1, READY), files={"m": FP32}))
+    assert set(answer.targets_by_place) == {(ServerId("s0"), ModelName("m"))}
+    other = a_deployment("d", ("m", 2))
+    status = deployment_status(other, by_id(seen(("m", 2, READY))), {}, answer)
+    assert status.state is DeploymentState.SERVING
 
 
 def test_who_moves_with_another_is_asked_for_its_wishes_too() -> None:

@@ -1,0 +1,37 @@
+"""When a server that keeps failing is taken out, and when it may come back. Pure; `observing` keeps the times."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from control_plane.state import Mark, ObservedServer, ServerCondition, ServerId
+
+WINDOW = timedelta(minutes=10)
+TOO_MANY = 3
+"""Outages within WINDOW after which a server is taken out. After WINDOW without one it may come back."""
+
+
+def plan_marks(
+    observed: Iterable[ObservedServer],
+    outages: Mapping[ServerId, Iterable[datetime]],
+    marks: Mapping[ServerId, Mark],
+    now: datetime,
+) -> tuple[tuple[Mark, ...], tuple[ServerId, ...]]:
+    """Return the servers to take out now, and those to let back in. What an operator drains stays as it is.
+
+    The last server of a pool that answers is never taken out: one that fails now and then beats none.
+    """
+    seen = {entry.server.id: entry for entry in sorted(observed, key=lambda entry: entry.server.id)}
+    recent = {server: [at for at in outages.get(server, ()) if now - at < WINDOW] for server in seen}
+    back = tuple(it for it, mark in marks.items() if not mark.by_operator and it in recent and not recent[it])
+    out: list[Mark] = []
+    usable = {it for it, entry in seen.items() if entry.condition is ServerCondition.HEALTHY and it not in marks}
+    for server, times in recent.items():
+        pool = seen[server].server.pool
+        others = {it for it in usable - {server} if seen[it].server.pool == pool}
+        if len(times) >= TOO_MANY and server not in marks and others:
+            minutes = WINDOW.total_seconds() / 60
+            out.append(
+                Mark(server, f"it was away {len(times)} times within {minutes:.0f} minutes", now, by_operator=False)
+            )
+            usable.discard(server)
+    return tuple(out), tuple(sorted(back))

@@ -1,0 +1,252 @@
+"""A fleet that stays right when things break: over fakes, with a clock that stands still until it is moved."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from control_plane.deployments import Changes
+from control_plane.planning import DeploymentState
+from control_plane.planning.fitting import GRACE
+from control_plane.planning.lifecycle import LINGER
+from control_plane.planning.outages import TOO_MANY, WINDOW
+from control_plane.planning.retry import QUARANTINED_AFTER
+from control_plane.state import Deployment, DeploymentName, Mark, ModelName, Server, ServerId
+from control_plane.wanted import ANY_POOL, Drift, Needs, Replicas
+from tests.fakes.rig import Rig
+from tests.fakes.triton import FakeModel
+from tests.fakes.world import a_server, until
+
+S0, S1, S2 = (ServerId(f"s{number}") for number in range(3))
+B = ModelName("b")
+
+
+def rig_of(count: int) -> Rig:
+    return Rig(*(a_server(f"s{number}") for number in range(count)))
+
+
+def run(scenario: Callable[[Rig], Awaitable[None]], servers: int = 3) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await scenario(rig_of(servers))
+
+    asyncio.run(limited())
+
+
+async def deploy(rig: Rig, model: str = "b", replicas: int = 0, **needs: object) -> Deployment:
+    wanted = Needs({ANY_POOL: Replicas(replicas)} if replicas else {}, **needs)  # type: ignore[arg-type]
+    answer = await rig.deployments.create(DeploymentName(model), ModelName(model), None, changes=Changes(needs=wanted))
+    assert isinstance(answer, Deployment), answer
+    await rig.settle()
+    return answer
+
+
+def holders(rig: Rig) -> list[str]:
+    """List the servers that have b ready."""
+    return [server.id for server in rig.servers if rig.triton.processes[server.id].up and "b:1" in rig.ready(server)]
+
+
+def server(rig: Rig, name: ServerId) -> Server:
+    return next(it for it in rig.servers if it.id == name)
+
+
+def test_replicas_are_spread_and_stay_where_they_are() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, replicas=2)
+        assert holders(rig) == ["s0", "s1"]
+        calls = len(rig.triton.calls)
+        await rig.settle()
+        assert len(rig.triton.calls) == calls
+
+    run(scenario)
+
+
+def test_a_server_that_stays_away_loses_its_replicas_and_one_that_restarts_does_not() -> None:
+    async def scenario(rig: Rig) -> None:
+        deployment = await deploy(rig, replicas=2)
+        rig.triton.processes[S0].up = False
+        await rig.settle()
+        assert holders(rig) == ["s1"]
+        rig.clock.move(GRACE.total_seconds())
+        await rig.settle()
+        assert holders(rig) == ["s1", "s2"]
+        assert rig.loop.view.status_of(deployment).state is DeploymentState.SERVING
+        rig.triton.start(server(rig, S0))  # comes back empty, and is not needed any more
+        await rig.settle()
+        assert holders(rig) == ["s1", "s2"]
+
+    run(scenario)
+
+
+def test_a_drain_loads_elsewhere_sends_clients_there_and_then_empties_the_server() -> None:
+    async def scenario(rig: Rig) -> None:
+        deployment = await deploy(rig, replicas=1)
+        assert holders(rig) == ["s0"]
+        await rig.store.mark(Mark(S0, "maintenance", rig.clock()))
+        await rig.loop.run_pass()
+        assert [it.server for it in rig.loop.view.endpoints_of(deployment)] == ["s0"], "nobody else serves yet"
+        await rig.loop.executions_ended()
+        await rig.settle()
+        assert holders(rig) == ["s0", "s1"]
+        assert [it.server for it in rig.loop.view.endpoints_of(deployment)] == ["s1"]
+        assert rig.loop.view.plan.waiting[0].reason == "Unloaded once clients had time to leave it."
+        rig.clock.move(LINGER.total_seconds())
+        await rig.settle()
+        assert holders(rig) == ["s1"]
+
+    run(scenario)
+
+
+def test_what_answers_ready_and_serves_nobody_is_healed_without_an_unload() -> None:
+    async def scenario(rig: Rig) -> None:
+        deployment = await deploy(rig, replicas=2)
+        rig.triton.processes[S0].dead.add("b")
+        await rig.loop.prober.probe_now()
+        await rig.loop.run_pass()
+        assert [it.server for it in rig.loop.view.endpoints_of(deployment)] == ["s1"]
+        step = rig.loop.view.plan.steps[0]
+        assert "answers READY and serves nobody: Stub process 'b_0_0' is not healthy." in step.reason
+        await rig.loop.executions_ended()
+        await rig.settle()
+        assert rig.triton.processes[S0].generations["b"] == 1
+        assert not rig.triton.processes[S0].dead
+        assert not any(call[0] == "unload" for call in rig.triton.calls)
+        await rig.loop.prober.probe_now()
+        assert rig.loop.prober.found == {}
+        await rig.settle()
+        assert [it.server for it in rig.loop.view.endpoints_of(deployment)] == ["s0", "s1"]
+
+    run(scenario)
+
+
+def test_failures_that_rise_have_a_model_probed_at_once() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, replicas=1)
+        probing = asyncio.create_task(rig.loop.prober.run())
+        await asyncio.sleep(0.05)  # the first probe of it is over
+        process = rig.triton.processes[S0]
+        process.dead.add("b")
+        process.failed["b"] = 3
+        await rig.loop.run_pass()
+        await until(lambda: bool(rig.loop.prober.found))
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
+        assert rig.loop.prober.found[S0, B].reason.startswith("Stub process")
+
+    run(scenario)
+
+
+def test_a_model_that_breaks_again_and_again_is_quarantined_and_served_elsewhere() -> None:
+    async def scenario(rig: Rig) -> None:
+        deployment = await deploy(rig, replicas=1)
+        for _ in range(QUARANTINED_AFTER):
+            rig.triton.processes[S0].dead.add("b")
+            await rig.loop.prober.probe_now()
+            rig.clock.move(70)
+            await rig.settle()
+        assert rig.loop.view.plan.placement.of(deployment.name)[0].server == S1
+        rig.clock.move(LINGER.total_seconds())
+        await rig.settle()
+        assert holders(rig) == ["s1"]
+
+    run(scenario)
+
+
+def test_a_hung_load_has_a_server_of_ours_restarted() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.triton.published["b"] = FakeModel(hangs=True)
+
+        def restart(name: ServerId) -> None:
+            rig.triton.start(server(rig, name))
+
+        rig.fleet.restarting = restart
+        answer = await rig.deployments.create(DeploymentName("b"), B, None)
+        assert isinstance(answer, Deployment)
+        await rig.loop.run_pass()
+        await rig.loop.executions_ended()
+        ((name, reason),) = rig.fleet.restarts
+        assert (name, "did not load within" in reason) == (S0, True)
+        rig.triton.published["b"] = FakeModel()
+        rig.clock.move(2)
+        await rig.settle()
+        assert holders(rig) == ["s0"]
+
+    run(scenario, servers=1)
+
+
+def test_a_server_that_keeps_failing_is_taken_out_and_let_back_in() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, replicas=1)
+        for _ in range(TOO_MANY):
+            rig.triton.processes[S0].up = False
+            await rig.settle()
+            rig.triton.start(server(rig, S0))
+            rig.clock.move(5)
+            await rig.settle()
+        (mark,) = await rig.store.marks()
+        assert (mark.server, mark.by_operator) == (S0, False)
+        rig.clock.move(LINGER.total_seconds())
+        await rig.settle()
+        assert holders(rig) == ["s1"]
+        rig.clock.move(WINDOW.total_seconds())
+        await rig.settle()
+        assert await rig.store.marks() == ()
+
+    run(scenario, servers=2)
+
+
+def test_the_last_server_is_never_taken_out() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig)
+        for _ in range(TOO_MANY + 1):
+            rig.triton.processes[S0].up = False
+            await rig.settle()
+            rig.triton.start(server(rig, S0))
+            rig.clock.move(70)
+            await rig.settle()
+        assert await rig.store.marks() == ()
+        assert holders(rig) == ["s0"]
+
+    run(scenario, servers=1)
+
+
+def test_drift_by_hand_is_repaired_or_only_reported() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, replicas=1)
+        await deploy(rig, "a", replicas=1, drift=Drift.REPORT)
+        for model in ("a", "b"):
+            for name in (S0, S1):
+                await rig.triton.unload(server(rig, name), ModelName(model))
+        rig.clock.move(60)
+        await rig.settle()
+        assert holders(rig) == ["s0"]
+        ready = {it for name in (S0, S1) for it in rig.ready(server(rig, name))}
+        assert ready == {"b:1"}
+        (waiting,) = [it for it in rig.loop.view.plan.waiting if it.model == "a"]
+        assert "its deployments ask that this is only reported" in waiting.reason
+        for name in (S0, S1):
+            rig.triton.start(server(rig, name))  # a restart is no drift
+        rig.clock.move(60)
+        await rig.settle()
+        assert {it for name in (S0, S1) for it in rig.ready(server(rig, name))} == {"b:1", "a:2"}
+
+    run(scenario, servers=2)
+
+
+def test_instances_are_changed_in_place_and_kept_by_a_heal() -> None:
+    async def scenario(rig: Rig) -> None:
+        deployment = await deploy(rig, replicas=1, instances=2)
+        process = rig.triton.processes[S0]
+        assert process.instances["b"] == 2
+        await rig.deployments.change(
+            deployment.name, lambda it: Changes(needs=Needs(it.needs.replicas, instances=5)), expected=1
+        )
+        await rig.loop.run_pass()
+        assert rig.loop.view.plan.steps[0].reason == "2 instances are running, 5 asked for."
+        await rig.loop.executions_ended()
+        process.dead.add("b")
+        await rig.loop.prober.probe_now()
+        rig.clock.move(60)
+        await rig.settle()
+        assert (process.instances["b"], process.generations["b"]) == (5, 1)
+        assert not any(call[0] == "unload" for call in rig.triton.calls)
+
+    run(scenario)
