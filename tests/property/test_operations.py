@@ -38,11 +38,12 @@ FINAL = {StepState.DONE, StepState.CANCELLED}
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens; `starts` only where it begins an attempt."""
+    """Something that happens; only with `starts` may it begin an attempt, and only with `ends` end one."""
 
     name: str
     change: Callable[[Operation, datetime], Operation]
     starts: bool = False
+    ends: bool = False
 
     def __repr__(self) -> str:
         return self.name
@@ -57,7 +58,7 @@ def start(key: StepKey) -> Event:
 
 
 def end(key: StepKey, outcome: StepOutcome) -> Event:
-    return Event(f"end {key} {outcome}", lambda operation, now: step_ended(operation, key, outcome, now))
+    return Event(f"end {key} {outcome}", lambda operation, now: step_ended(operation, key, outcome, now), ends=True)
 
 
 def settle(serves: bool | None) -> Event:  # noqa: FBT001 - drawn
@@ -77,12 +78,12 @@ USUAL = st.one_of(
     st.builds(plan, st.lists(st.sampled_from(KEYS), max_size=4)),
     st.builds(start, st.sampled_from(KEYS)),
     st.builds(end, st.sampled_from(KEYS), OUTCOMES),
-    st.just(Event("restart", interrupted)),
+    st.just(Event("restart", interrupted, ends=True)),
 )
 RARE = st.one_of(
     st.builds(settle, st.sampled_from([True, False, None])),
     st.just(Event("cancel", lambda operation, now: with_cancel_asked(operation, now, "asked"))),
-    st.just(Event("cancel at once", lambda operation, now: cancelled(operation, now, "gone"))),
+    st.just(Event("cancel at once", lambda operation, now: cancelled(operation, now, "gone"), ends=True)),
     st.just(Event("supersede", lambda operation, now: superseded(operation, NEWER, now))),
 )
 HISTORIES = st.builds(
@@ -93,11 +94,13 @@ HISTORIES = st.builds(
 )
 
 
-def check_step(before: Step, now: Step, *, starts: bool) -> None:
+def check_step(before: Step, now: Step, event: Event) -> None:
     assert (now.number, now.key, now.reason) == (before.number, before.key, before.reason)
     if before.state in FINAL:
         assert now == before
-    if starts and now.state is StepState.RUNNING and before.state is not StepState.RUNNING:
+    if before.state is StepState.RUNNING:
+        assert event.ends or now == before
+    if event.starts and now.state is StepState.RUNNING and before.state is not StepState.RUNNING:
         assert now.attempts == before.attempts + 1
     else:
         assert now.attempts == before.attempts
@@ -134,7 +137,7 @@ def test_whatever_happens_the_journal_accounts_for_every_step(history: list[Even
             assert after_it is operation
         assert len(after_it.steps) >= len(operation.steps)
         for before, now in zip(operation.steps, after_it.steps, strict=False):
-            check_step(before, now, starts=event.starts)
+            check_step(before, now, event)
         if after_it is not operation:
             assert after_it != operation, "another object means a change, and something to save"
             assert after_it.updated_at == after(moment)
