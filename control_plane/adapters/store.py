@@ -1,22 +1,19 @@
 """Desired state in SQLite: the real `DeploymentStore`.
 
-SQLAlchemy Core with statements that PostgreSQL takes too. Every call is one transaction, run in a worker thread and one
-at a time, and returns once it is on disk (WAL, synchronous=FULL). `state_file` opens, locks and migrates the file.
+SQLAlchemy Core with statements that PostgreSQL takes too. Every call is one transaction (`transactions`), and returns
+once it is on disk (WAL, synchronous=FULL). `state_file` opens, locks and migrates the file.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from builders.targets import PRECISIONS
-from control_plane.adapters.state_file import hold, open_engine
 from control_plane.adapters.tables import (
     action_records,
     deployment_pins,
@@ -25,7 +22,7 @@ from control_plane.adapters.tables import (
     registered_servers,
     server_marks,
 )
-from control_plane.errors import StateFileError
+from control_plane.adapters.transactions import Transactions, open_transactions
 from control_plane.state import (
     ActionRecord,
     Deployment,
@@ -40,7 +37,6 @@ from control_plane.state import (
 )
 from control_plane.wanted import Needs
 
-_T = TypeVar("_T")
 _NEEDS = TypeAdapter(Needs)
 _TRACKS = TypeAdapter(tuple[Track, ...])
 _DEPLOYMENT = TypeAdapter(Deployment)
@@ -53,20 +49,15 @@ KEPT_REVISIONS = 50
 @asynccontextmanager
 async def open_store(path: Path) -> AsyncIterator["SqlStore"]:
     """Open the state file at `path`, for this process alone. Raises StateFileLockedError, StateFileError."""
-    with hold(path):
-        engine = await asyncio.to_thread(open_engine, path)
-        try:
-            yield SqlStore(engine)
-        finally:
-            await asyncio.to_thread(engine.dispose)
+    async with open_transactions(path) as transactions:
+        yield SqlStore(transactions)
 
 
 class SqlStore:
-    """Deployments and action records in the database behind `engine`. Raises StateFileError when the disk says no."""
+    """Deployments and action records in the state file. Raises StateFileError when the disk says no."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._one_at_a_time = asyncio.Lock()
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     async def create(self, deployment: Deployment) -> bool:
         """Add a deployment; False where the name is taken."""
@@ -79,7 +70,7 @@ class SqlStore:
             _write_revision(connection, deployment)
             return True
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def replace(self, *revised: Deployment) -> bool:
         """Write the next revision of each, all or none; False where one that is stored is not the one before it."""
@@ -95,7 +86,7 @@ class SqlStore:
                 _write_revision(connection, deployment)
             return True
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def delete(self, name: DeploymentName) -> bool:
         """Remove a deployment; False where there is none."""
@@ -105,11 +96,11 @@ class SqlStore:
             connection.execute(delete(deployment_revisions).where(deployment_revisions.c.deployment == name))
             return connection.execute(delete(deployments).where(deployments.c.name == name)).rowcount > 0
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def get(self, name: DeploymentName) -> Deployment | None:
         """Return the deployment `name`, or None."""
-        return await self._run(lambda connection: _find(connection, name))
+        return await self._transactions.run(lambda connection: _find(connection, name))
 
     async def list(self) -> tuple[Deployment, ...]:
         """Return every deployment, by name."""
@@ -122,7 +113,7 @@ class SqlStore:
             rows = connection.execute(select(deployments).order_by(deployments.c.name))
             return tuple(_deployment(row, pins.get(row.name, ())) for row in rows)
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def revisions(self, name: DeploymentName) -> tuple[Deployment, ...]:
         """Return every revision of the deployment `name` that is kept, the newest first."""
@@ -132,7 +123,7 @@ class SqlStore:
         def work(connection: Connection) -> tuple[Deployment, ...]:
             return tuple(_DEPLOYMENT.validate_json(row.body) for row in connection.execute(ordered))
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def mark(self, mark: Mark) -> None:
         """Have a server hold nothing, until `unmark`."""
@@ -142,12 +133,12 @@ class SqlStore:
             values = {"server": mark.server, "reason": mark.reason, "by_operator": mark.by_operator}
             connection.execute(insert(server_marks).values(**values, at=mark.at.isoformat()))
 
-        await self._run(work)
+        await self._transactions.run(work)
 
     async def unmark(self, server: ServerId) -> bool:
         """Let a server hold what it should again; False where it was not marked."""
         statement = delete(server_marks).where(server_marks.c.server == server)
-        return await self._run(lambda connection: connection.execute(statement).rowcount > 0)
+        return await self._transactions.run(lambda connection: connection.execute(statement).rowcount > 0)
 
     async def marks(self) -> tuple[Mark, ...]:
         """Return every mark, by server."""
@@ -158,7 +149,7 @@ class SqlStore:
                 Mark(ServerId(row.server), row.reason, datetime.fromisoformat(row.at), row.by_operator) for row in rows
             )
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def register(self, server: Server) -> None:
         """Keep a server that somebody registered, in place of one with its id."""
@@ -168,7 +159,7 @@ class SqlStore:
             body = _SERVER.dump_json(server).decode()
             connection.execute(insert(registered_servers).values(server=server.id, body=body))
 
-        await self._run(work)
+        await self._transactions.run(work)
 
     async def unregister(self, server: ServerId) -> bool:
         """Forget a registered server, with its mark and records; False where there is none."""
@@ -179,7 +170,7 @@ class SqlStore:
             statement = delete(registered_servers).where(registered_servers.c.server == server)
             return connection.execute(statement).rowcount > 0
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def registered(self) -> tuple[Server, ...]:
         """Return every registered server, by id."""
@@ -188,7 +179,7 @@ class SqlStore:
             rows = connection.execute(select(registered_servers).order_by(registered_servers.c.server))
             return tuple(_SERVER.validate_json(row.body) for row in rows)
 
-        return await self._run(work)
+        return await self._transactions.run(work)
 
     async def record(self, record: ActionRecord) -> None:
         """Keep `record` as the last one of its server and model."""
@@ -198,33 +189,21 @@ class SqlStore:
             connection.execute(delete(action_records).where(table.server == record.server, table.model == record.model))
             connection.execute(insert(action_records).values(**_record_columns(record)))
 
-        await self._run(work)
+        await self._transactions.run(work)
 
     async def forget(self, models: frozenset[ModelName], server: ServerId | None = None) -> None:
         """Drop the records of `models`, on every server or on one."""
         statement = delete(action_records).where(action_records.c.model.in_(sorted(models)))
         if server is not None:
             statement = statement.where(action_records.c.server == server)
-        await self._run(lambda connection: connection.execute(statement))
+        await self._transactions.run(lambda connection: connection.execute(statement))
 
     async def records(self) -> tuple[ActionRecord, ...]:
         """Return every record, by server and model."""
         ordered = select(action_records).order_by(action_records.c.server, action_records.c.model)
-        return await self._run(lambda connection: tuple(_record(row) for row in connection.execute(ordered)))
-
-    async def _run(self, work: Callable[[Connection], _T]) -> _T:
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(self._transact, work)
-
-    def _transact(self, work: Callable[[Connection], _T]) -> _T:
-        try:
-            with self._engine.begin() as connection:
-                return work(connection)
-        except SQLAlchemyError as exc:
-            reason = getattr(exc, "orig", None) or exc
-            raise StateFileError(
-                f"{self._engine.url.database}: the state could not be read or written: {reason}"
-            ) from exc
+        return await self._transactions.run(
+            lambda connection: tuple(_record(row) for row in connection.execute(ordered))
+        )
 
 
 def _find(connection: Connection, name: DeploymentName) -> Deployment | None:

@@ -1,6 +1,6 @@
 """The tables of the state file, as SQLAlchemy Core sees them. `migrations` is what makes them; keep the two alike."""
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, false
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, false
 
 metadata = MetaData()
 
@@ -68,4 +68,51 @@ action_records = Table(
     Column("at", String, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("retry_at", String),
+)
+
+# `created_at` has a fixed width, so that its order as text is that of time.
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("deployment", String, nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("server", String, nullable=False, index=True),
+    Column("state", String, nullable=False, index=True),
+    Column("created_at", String, nullable=False),
+    Column("updated_at", String, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("cancel_asked", Boolean, nullable=False),
+)
+Index("ix_operations_newest", operations.c.created_at, operations.c.id)
+
+# A row for each step. `error_kind` is empty where nothing failed.
+operation_steps = Table(
+    "operation_steps",
+    metadata,
+    Column("operation", String, ForeignKey("operations.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("server", String, nullable=False, index=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("action", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("error_kind", String, nullable=False),
+    Column("started_at", String),
+    Column("ended_at", String),
+    Column("retry_at", String),
+)
+
+# Which request made an operation: a client that sends it again gets that one.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("request_digest", String, nullable=False),
+    Column("operation", String, ForeignKey("operations.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", String, nullable=False),
 )
