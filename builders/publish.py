@@ -107,7 +107,7 @@ def _flush(root: Path) -> None:
         if path.is_dir():
             _flush_folder(path)
         else:
-            path.chmod(0o444)
+            path.chmod(0o444 | (path.stat().st_mode & 0o111))  # a version may hold a program that its model starts
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
     _flush_folder(root)

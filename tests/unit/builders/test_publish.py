@@ -41,6 +41,17 @@ def test_a_version_appears_whole_and_reads_back(repository: Path) -> None:
     assert list(staging_folder(repository).iterdir()) == [staging_folder(repository) / "lock"]
 
 
+def test_a_published_file_is_never_written_and_a_program_can_still_be_started(repository: Path) -> None:
+    with staging(repository) as staged:
+        content = stage_content(staged)
+        (content / "model.onnx").chmod(0o600)
+        (content / "tool").write_text("#!/bin/sh\n")
+        (content / "tool").chmod(0o755)
+        path = publish(staged, repository, manifest())
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in path.iterdir()}
+    assert modes == {"model.onnx": 0o444, "tool": 0o555, "manifest.json": 0o444}
+
+
 def test_alteration_is_seen(repository: Path) -> None:
     with staging(repository) as staged:
         content = stage_content(staged)
