@@ -188,7 +188,8 @@ class _Work:
         errors: list[tuple[str, BuildError]] = []
         to_do = [step for step in plan.targets if isinstance(step.state, ToDo)]
         export = plan.export
-        if export is None or not (to_do or (wants_export and plan.publish and isinstance(export.state, ToDo))):
+        wanted = wants_export or not plan.targets  # an export is all there is to make of a package without targets
+        if export is None or not (to_do or (wanted and plan.publish and isinstance(export.state, ToDo))):
             return (), ()
         folder = self._folder("export")
         if isinstance(export.state, ToDo):
@@ -248,24 +249,25 @@ class _Work:
             made = make_artifact(
                 Making(observed.spec, step, export, form, work, report, timings, self.builder.engine_runner)
             )
-        except TargetError as exc:
-            told = type(exc)(f"{exc}{self._kept_log(work, target)}")
-            store.add(Artifact(step.key, target, step.toolchain, {}, failed=str(told)))
+        except BuildError as exc:
+            told = type(exc)(self._with_kept_log(str(exc), work, target))
+            if isinstance(told, TargetError):
+                store.add(Artifact(step.key, target, step.toolchain, {}, failed=str(told)))
             raise told from exc
         else:
             store.add(_artifact(step, made, work, store, observed.host.cpu, time.monotonic() - started))
         finally:
             shutil.rmtree(work)  # candidates are as large as the model, and there are many
 
-    def _kept_log(self, work: Path, target: str) -> str:
-        """Keep a compiler's log where the user finds it; return a remark that says where, "" where there is none."""
+    def _with_kept_log(self, told: str, work: Path, target: str) -> str:
+        """Keep a compiler's log where the user finds it; return `told` naming that place instead of the working one."""
         log = next(iter(work.glob("*.log")), None)
         if log is None:
-            return ""
+            return told
         kept = logs_folder(self.builder.repository) / f"{self.package}-{target}.log"
         kept.parent.mkdir(exist_ok=True)
         shutil.copyfile(log, kept)
-        return f" (whole log: {kept})"
+        return told.replace(str(log), str(kept)) if str(log) in told else f"{told} (whole log: {kept})"
 
     def _folder(self, name: str) -> Path:
         folder = self.staged / name

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from builders.artifacts import Artifact, toolchain_id
 from builders.digests import data_digest
+from builders.releases import version_parts
 from builders.spec import BuildSpec, EnsembleSource, TargetSpec, TritonModelSource
 from builders.targets import Host, Target, why_not_built_here, why_not_run_here
 
@@ -142,7 +143,8 @@ def plan_build(observed: ObservedPackage, make: frozenset[Target] | None = None)
     if isinstance(observed.spec.source, TritonModelSource):
         return _plan_imported(observed)
     export = _export_held_back(plan_export(observed), make)
-    targets = tuple(_held_back(_plan_target(observed, spec, export), make) for spec in observed.spec.graph_targets)
+    planned = (_plan_target(observed, spec, export) for spec in observed.spec.graph_targets)
+    targets = tuple(_held_back(step, make, observed.artifacts.get(step.key, ())) for step in planned)
     included = dict(_identities(export, targets))
     key = data_digest(
         {
@@ -187,10 +189,12 @@ def _export_held_back(step: ExportStep | None, make: frozenset[Target] | None) -
     return replace(step, state=Pending("not built yet"))
 
 
-def _held_back(step: TargetStep, make: frozenset[Target] | None) -> TargetStep:
+def _held_back(step: TargetStep, make: frozenset[Target] | None, stored: Sequence[Artifact]) -> TargetStep:
+    """Hold back what is not to be made: what another builder made with its own tools will do then."""
     if make is None or step.spec.target in make or not isinstance(step.state, ToDo):
         return step
-    return replace(step, state=Pending("not built yet"))
+    made = _best(stored)
+    return replace(step, state=Pending("not built yet") if made is None else Cached(made))
 
 
 def export_key(observed: ObservedPackage) -> str:
@@ -212,7 +216,11 @@ def plan_export(observed: ObservedPackage) -> ExportStep | None:
     if isinstance(observed.spec.source, EnsembleSource):
         return None
     key, toolchain = export_key(observed), observed.toolchains.get("", {})
-    return ExportStep(key, _state(observed.artifacts.get(key, ()), toolchain, observed.export_lacks), toolchain)
+    stored = observed.artifacts.get(key, ())
+    state = _state(stored, toolchain, observed.export_lacks)
+    # Targets are keyed by their export, so builders with unlike tools meet only over one that all of them take.
+    made = _best(stored) if isinstance(state, ToDo) else None
+    return ExportStep(key, state if made is None else Cached(made), toolchain)
 
 
 def target_key(observed: ObservedPackage, spec: TargetSpec, export: ExportStep) -> str:
@@ -235,7 +243,8 @@ def _plan_target(observed: ObservedPackage, spec: TargetSpec, export: ExportStep
         lacks = f"its export: {export.state.reason}"
     proven = tuple(artifact for artifact in stored if not artifact.failed and not artifact.unproven)
     # What this machine could not prove, another may have: that one is better than any made here.
-    state = Cached(proven[-1]) if unproven and proven else _state(stored, toolchain, lacks)
+    best = _best(proven)
+    state = Cached(best) if unproven and best is not None else _state(stored, toolchain, lacks)
     if lacks is None and not unproven and isinstance(state, Cached) and state.artifact.unproven:
         state = ToDo(f"made where it could not be run ({state.artifact.unproven}); here it is proven and measured")
     others = _other_versions(stored, state) if spec.runtime == "tensorrt" else ()
@@ -245,15 +254,25 @@ def _plan_target(observed: ObservedPackage, spec: TargetSpec, export: ExportStep
 def _state(stored: Sequence[Artifact], toolchain: Mapping[str, str], lacks: str | None) -> State:
     """Return the state of a step for which `stored` was made before and which lacks `lacks` here."""
     own = next((artifact for artifact in stored if artifact.id == toolchain_id(toolchain)), None)
-    made = [artifact for artifact in stored if not artifact.failed]
+    made = _best(stored)
     if own is not None:
-        return Failed(own.failed) if own.failed else Cached(own)
+        if not own.failed:
+            return Cached(own)
+        return Failed(own.failed) if made is None else Cached(made)
     if lacks is None:
         others = sorted({_tools(artifact.toolchain) for artifact in stored})
         return ToDo(f"made with {'; '.join(others)} before, not with {_tools(toolchain)}" if others else "not made yet")
-    if made:
-        return Cached(max(made, key=lambda artifact: sorted(artifact.toolchain.items())))
-    return Pending(lacks)
+    return Pending(lacks) if made is None else Cached(made)
+
+
+def _best(stored: Sequence[Artifact]) -> Artifact | None:
+    """Return the artifact to take where none of this machine's tools is there: proven, of the newest tools."""
+
+    def rank(artifact: Artifact) -> tuple[bool, list[tuple[str, list[int]]], str]:
+        tools = [(name, list(version_parts(version))) for name, version in sorted(artifact.toolchain.items())]
+        return not artifact.unproven, tools, artifact.id
+
+    return max((artifact for artifact in stored if not artifact.failed), key=rank, default=None)
 
 
 def _other_versions(stored: Sequence[Artifact], state: State) -> tuple[Artifact, ...]:

@@ -7,6 +7,7 @@ self-contained file of it. `sources` call both; the rest of the builders sees se
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,35 @@ if TYPE_CHECKING:
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes of the largest message that protobuf writes."""
+
+
+def external_files(path: Path) -> tuple[str, ...]:
+    """Return the files beside `path` that its graph keeps weights in, sorted; none where it is no ONNX file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return _external_files(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _external_files(path: Path, _changed_ns: int, size: int) -> tuple[str, ...]:
+    import onnx  # noqa: PLC0415 - `import onnx` is slow
+
+    if size > PROTOBUF_LIMIT:
+        return ()
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception:  # noqa: BLE001 - protobuf's own errors, and others on what it takes for a message
+        return ()
+    named = {
+        entry.value
+        for tensor in _tensors(model)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(sorted(name for name in named if not Path(name).is_absolute() and ".." not in Path(name).parts))
 
 
 def check_onnx_file(path: Path, *, limit_bytes: int) -> None:

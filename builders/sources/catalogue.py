@@ -14,6 +14,7 @@ from typing import assert_never
 from builders.digests import data_digest, file_digest, tree_digests
 from builders.errors import SourceError
 from builders.forms import EVIDENCE_FILENAME, ExportRequest, Form
+from builders.onnx.external_data import external_files
 from builders.sources.distribution import locate
 from builders.sources.stage import stage_files
 from builders.spec import (
@@ -112,17 +113,20 @@ def source_digests(spec: BuildSpec, folder: Path) -> dict[str, str]:
 
 
 def _source_digests(spec: BuildSpec, folder: Path) -> Iterator[tuple[str, str]]:
+    golden = None if spec.golden is None else spec.golden.file
     match spec.source:
         case HuggingFaceSource(checkpoint=checkpoint) | CausalLmSource(checkpoint=checkpoint):
             yield from _named("checkpoint", locate(checkpoint, folder))
         case OnnxSource(file=file):
             yield from _named("file", locate(file, folder))
-            yield from _beside(locate(file, folder))
+            yield from _external(locate(file, folder))
         case TorchSource(callable=function):
             yield from _script(folder, function)
+            yield from _package_files(folder, golden)
         case SklearnTrainingSource(script=script, dataset=dataset, encoder=encoder):
             yield from _script(folder, script)
             yield dataset, file_digest(folder / dataset)
+            yield from _package_files(folder, golden, locate(encoder, folder))
             yield from _named("encoder", locate(encoder, folder))
         case StageSource(stage=stage, files=files):
             for name, content in stage_files(stage).items():
@@ -143,11 +147,27 @@ def _named(name: str, path: Path) -> Iterator[tuple[str, str]]:
         yield f"{name}/{relative}", digest
 
 
-def _beside(model: Path) -> Iterator[tuple[str, str]]:
-    """External data of an ONNX file: whatever lies beside it with its name in front."""
-    for path in sorted(model.parent.glob(f"{model.stem}*")):
-        if path.is_file() and path != model and path.name not in {SPEC_FILENAME, CONFIG_FILENAME}:
-            yield f"file/{path.name}", file_digest(path)
+def _external(model: Path) -> Iterator[tuple[str, str]]:
+    """External data of an ONNX file, as its graph names them. Of a file that is none the export tells."""
+    for name in external_files(model):
+        path = model.parent / name
+        if path.is_file():
+            yield f"file/{name}", file_digest(path)
+
+
+def _package_files(folder: Path, golden: str | None, named: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Every file of the package that a script could read: all but what we make, and texts for people.
+
+    `named` is a source that the spec names, which has its digests already.
+    """
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        first = relative.parts[0]
+        ours = first in {SPEC_FILENAME, CONFIG_FILENAME, golden} or first.isdecimal()
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+        told = named is not None and (path == named or named in path.parents)
+        if path.is_file() and not ours and not hidden and not told and path.suffix != ".md":
+            yield str(relative), file_digest(path)
 
 
 def _script(folder: Path, function: str) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ from builders.host import observe_host
 from builders.pbtxt import parse_config
 from builders.pipeline import Builder, BuildResult, build, builder_of, publish_package
 from builders.pipeline import Progress as BuildProgress
-from builders.plan import Failed, plan_build
+from builders.plan import Failed, Pending, plan_build
 from builders.spec import CONFIG_FILENAME, find_packages, read_spec
 from builders.targets import Target, why_not_built_here
 from control_plane.adapters.engine_runner import engine_runner_of
@@ -114,9 +114,10 @@ def command(
             output.show(plan_table(plans))
         return
     release = not (no_publish or targets or shard)
-    done = _build_each(builder, names, work, release=release)
+    asked = work if targets or shard else {}
+    done = _build_each(builder, names, work, asked, release=release)
     _report(done, candidates=candidates, as_json=as_json)
-    if release and any(result.plan.blocked for result in done.results):
+    if any(result.plan.blocked for result in done.results) if release else _waits(done.results, asked):
         raise typer.Exit(PENDING)
 
 
@@ -148,7 +149,7 @@ def build_model(repository: Path, model: str) -> list[BuildResult]:
     The first error is raised at the end.
     """
     builder, names = _builder(repository, None), _chosen(repository, [model])
-    done = _build_each(builder, names, _required(builder, names), release=True)
+    done = _build_each(builder, names, _required(builder, names), {}, release=True)
     _raise_first(done.errors)
     return done.results
 
@@ -182,10 +183,15 @@ def _report(done: _Done, *, candidates: bool, as_json: bool) -> None:
     _raise_first(done.errors)
 
 
-def _build_each(
-    builder: Builder, names: tuple[str, ...], work: dict[str, frozenset[Target]], *, release: bool
-) -> _Done:
-    """Build `names` one after another; one that cannot be built does not keep the others from it."""
+Work = dict[str, frozenset[Target]]
+"""Targets to make, by package; a package that is not in it makes all."""
+
+
+def _build_each(builder: Builder, names: tuple[str, ...], work: Work, asked: Work, *, release: bool) -> _Done:
+    """Build `names` one after another; one that cannot be built does not keep the others from it.
+
+    The targets in `asked` were asked for by name or by shard: one of them that fails is an error, required or not.
+    """
     done = _Done([], [])
     with _progress() as progress:
         for name in names:
@@ -202,24 +208,34 @@ def _build_each(
                 done.errors.append(exc)
                 continue
             done.results.append(result)
-            done.errors.extend(_failures(result))
+            done.errors.extend(_failures(result, asked.get(name, frozenset())))
             progress.update(task, total=1, completed=1, doing="built" if result.made else "up to date")
     return done
 
 
-def _failures(result: BuildResult) -> Iterator[BuildError]:
-    """Yield why targets that the package requires could not be made, now or by an earlier build."""
+def _waits(results: list[BuildResult], asked: Work) -> bool:
+    """Tell whether something that was asked for needs another machine."""
+    return any(
+        isinstance(step.state, Pending) and step.spec.target in asked.get(result.plan.package, ())
+        for result in results
+        for step in result.plan.targets
+    )
+
+
+def _failures(result: BuildResult, asked: frozenset[Target]) -> Iterator[BuildError]:
+    """Yield why targets that the package requires, or that were asked for, could not be made, now or earlier."""
     now = dict(result.errors)
     for step in result.plan.targets:
         target = str(step.spec.target)
-        if not step.spec.required and target not in result.plan.blocked:
+        required = step.spec.required or target in result.plan.blocked
+        if not (step.spec.target in asked if asked else required):
             continue
         if target in now:
             yield now[target]
         elif isinstance(step.state, Failed):
             yield MissingTargetError(
-                f"{result.plan.package} has no {target}, which it requires: {step.state.reason}; it is tried again "
-                "when the package or a tool has changed"
+                f"{result.plan.package} has no {target}: {step.state.reason}; it is tried again when the package or a "
+                "tool has changed"
             )
 
 
@@ -230,10 +246,8 @@ def _raise_first(errors: list[BuildError]) -> None:
         raise errors[0]
 
 
-def _work(
-    builder: Builder, names: tuple[str, ...], targets: list[str], shard: str | None
-) -> dict[str, frozenset[Target]]:
-    """Return which targets of which package are to be made; a package that is not in it makes all."""
+def _work(builder: Builder, names: tuple[str, ...], targets: list[str], shard: str | None) -> Work:
+    """Return what is to be made."""
     if not targets and shard is None:
         return {}
     observed = [builder.observe(name) for name in names]
@@ -243,21 +257,31 @@ def _work(
         unknown = sorted(set(targets) - set(known))
         if unknown:
             raise SpecError(f"no package has the target {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
-        steps = [(package, target) for package, target in steps if str(target) in targets]
+        steps = [step for step in steps if str(step[1]) in targets]
+    whole: set[str] = set()  # packages without targets, whose export is work by itself
     if shard is not None:
         host = observed[0].host
-        steps = _part([step for step in steps if why_not_built_here(step[1], host) is None], shard)
-    return {name: frozenset(target for package, target in steps if package == name) for name in names}
+        able: list[tuple[str, Target | None]] = [
+            (package, target) for package, target in steps if why_not_built_here(target, host) is None
+        ]
+        if not targets:
+            able += [(it.spec.name, None) for it in observed if not it.spec.graph_targets and it.toolchains.get("")]
+        part = _part(able, shard)
+        steps = [(package, target) for package, target in part if target is not None]
+        whole = {package for package, target in part if target is None}
+    return {
+        name: frozenset(target for package, target in steps if package == name) for name in names if name not in whole
+    }
 
 
-def _required(builder: Builder, names: tuple[str, ...]) -> dict[str, frozenset[Target]]:
+def _required(builder: Builder, names: tuple[str, ...]) -> Work:
     """Return the targets that each package cannot be published without; one that requires none makes all."""
     specs = ((name, read_spec(builder.repository / name)) for name in names)
     required = {name: frozenset(it.target for it in spec.graph_targets if it.required) for name, spec in specs}
     return {name: targets for name, targets in required.items() if targets}
 
 
-def _part(steps: list[tuple[str, Target]], shard: str) -> list[tuple[str, Target]]:
+def _part(steps: list[tuple[str, Target | None]], shard: str) -> list[tuple[str, Target | None]]:
     """Deal out what machines like this one can make, in a fixed order, whether or not it is made already.
 
     So the parts are the same for equal machines whenever each begins, and for one that begins again.
@@ -266,7 +290,7 @@ def _part(steps: list[tuple[str, Target]], shard: str) -> list[tuple[str, Target
     if match is None or int(match[1]) > int(match[2]):
         raise typer.BadParameter("--shard is i/n with 1 <= i <= n, such as 2/4")
     number, count = int(match[1]), int(match[2])
-    return sorted(steps)[number - 1 :: count]
+    return sorted(steps, key=lambda step: (step[0], str(step[1])))[number - 1 :: count]
 
 
 def _chosen(repository: Path, packages: list[str]) -> tuple[str, ...]:

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from builders.assemble import _unproven
+from builders.artifacts import Artifact
+from builders.assemble import _default
 from builders.errors import ConfigError
 from builders.forms import EVIDENCE_FILENAME
 from builders.manifest import Manifest
 from builders.pbtxt import parse_config
 from builders.pipeline import build, builder_of
+from builders.plan import plan_build
 from tests.tiny_packages import FP32, GRAPH, INT8, PLAIN, QUANTIZED, write_graph
 
+ENGINE = "tensorrt-sm_75-fp32"
+OPTIONAL_ENGINE = '[[targets]]\nruntime = "tensorrt"\ndevice = "sm_75"\nprecision = "fp32"\nrequired = false\n'
 WITH_CONFIG = QUANTIZED + '[targets.config]\ninstance_group = [{ kind = "KIND_CPU", count = 3 }]\n'
 
 
@@ -89,10 +93,84 @@ def test_probes_are_answers_of_the_source(version: tuple[Path, Manifest]) -> Non
     assert [(it["inputs"][0]["name"], it["outputs"][0]["name"]) for it in probes] == [("x", "y")] * 2
 
 
-def test_a_version_without_targets_says_what_its_export_says_of_itself(tmp_path: Path) -> None:
-    assert _unproven(tmp_path) == ""
-    (tmp_path / EVIDENCE_FILENAME).write_text('{"precision": "fp16", "unproven": "fp16 needs an NVIDIA GPU"}')
-    assert _unproven(tmp_path) == "fp16 needs an NVIDIA GPU"
+@pytest.mark.parametrize(
+    ("names", "unproven", "default"),
+    [
+        ([INT8, FP32], (), FP32),
+        (["onnxruntime-cuda-fp32", INT8], (), INT8),
+        ([INT8, FP32], (FP32,), INT8),
+        (["tensorrt-sm_90-fp16", "onnxruntime-cuda-fp16", "onnxruntime-cuda-fp32"], (), "onnxruntime-cuda-fp32"),
+        (["tensorrt-sm_90-fp16", "tensorrt-sm_80-fp16"], (), "tensorrt-sm_90-fp16"),
+    ],
+)
+def test_the_default_runs_on_any_cpu_is_proven_and_is_the_most_precise(
+    names: list[str], unproven: tuple[str, ...], default: str
+) -> None:
+    made = {name: Artifact("key", name, {}, {}, unproven="not run" if name in unproven else "") for name in names}
+    assert _default(made) == default
+
+
+def test_engines_of_two_tensorrt_versions_are_both_told_of(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    made(tmp_path, PLAIN, OPTIONAL_ENGINE)
+    builder = builder_of(repository)
+    step = next(it for it in plan_build(builder.observe(GRAPH)).targets if str(it.spec.target) == ENGINE)
+    for version in ("10.3.0", "10.9.0"):
+        (tmp_path / f"{ENGINE}.engine").write_text(f"an engine of {version}")
+        files = builder.store.add_files(tmp_path, [f"{ENGINE}.engine"])
+        builder.store.add(Artifact(step.key, ENGINE, {"tensorrt": version}, files, unproven="needs a GPU of sm_75"))
+    result = build(builder, GRAPH)
+    assert result.path is not None
+    assert result.manifest is not None
+    assert {name: it.toolchain["tensorrt"] for name, it in result.manifest.targets.items() if name != FP32} == {
+        ENGINE: "10.9.0",
+        f"{ENGINE}@10.3.0": "10.3.0",
+    }
+    bill = json.loads((result.path / "sbom.json").read_text())
+    assert {it["version"] for it in bill["components"] if it["name"] == "tensorrt"} == {"10.3.0", "10.9.0"}
+    assert result.manifest.toolchain["tensorrt"] == "10.3.0, 10.9.0"
+
+
+def test_a_causal_language_model_that_nobody_could_run_says_so_in_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "site" / "onnxruntime_genai" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "__init__.py").touch()
+    (models / "builder.py").write_text(
+        "import sys\nfrom pathlib import Path\nout = Path(sys.argv[sys.argv.index('-o') + 1])\nout.mkdir()\n"
+        "(out / 'genai_config.json').write_text('{}')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    folder = tmp_path / "repository" / "lm"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "model.safetensors").touch()
+    source = 'kind = "causal_lm"\nprecision = "int4"\ncheckpoint = { path = "weights" }'
+    (folder / "model.toml").write_text(f'name = "lm"\nsummary = "s"\nlicence = "MIT"\n[source]\n{source}\n')
+    (folder / "config.pbtxt").write_text('name: "lm"\nbackend: "python"\n')
+    manifest = build(builder_of(tmp_path / "repository"), "lm").manifest
+    assert manifest is not None
+    assert (dict(manifest.targets), manifest.unproven) == (
+        {},
+        "there is no golden set to hold it against its source",
+    )
+
+
+@pytest.mark.parametrize("content", ["not JSON", "[1]", '{"unproven": "a word of its own"}'])
+def test_a_file_of_a_stage_says_nothing_of_proofs_whatever_its_name(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "repository" / "s"
+    folder.mkdir(parents=True)
+    (folder / "mine.json").write_text(content)
+    (folder / "model.toml").write_text(
+        'name = "s"\nsummary = "s"\nlicence = "MIT"\n[source]\nkind = "stage"\n'
+        'stage = "ensembles.stages.token_budget:TokenBudget"\n[source.files]\n'
+        f'"{EVIDENCE_FILENAME}" = {{ path = "mine.json" }}\n'
+    )
+    (folder / "config.pbtxt").write_text('name: "s"\nbackend: "python"\nmax_batch_size: 8\n')
+    manifest = build(builder_of(tmp_path / "repository"), "s").manifest
+    assert manifest is not None
+    assert EVIDENCE_FILENAME in manifest.files
+    assert manifest.unproven == ""
 
 
 def test_a_config_that_triton_would_refuse_is_told_with_the_target(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """A causal language model built and proven by onnxruntime-genai, and what is said where it cannot be."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from builders.errors import MissingExtraError, ParityError, SourceError
+from builders.sources import causal_lm
 from builders.sources.causal_lm import (
     TOLERANCES,
     CausalLmEvidence,
@@ -130,6 +132,12 @@ def test_a_missing_extra_is_named(checkpoint: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(MissingExtraError, match="is not installed"):
         write_causal_lm(checkpoint, "fp32", tmp_path / "out", None)
+
+
+def test_the_extra_that_is_named_is_one_of_ours_and_brings_the_builder() -> None:
+    project = Path(__file__).parents[3] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    assert any(needed.startswith("onnxruntime-genai") for needed in extras[causal_lm._EXTRA])
 
 
 def evidence(agreement: float, cosine: float, error: float) -> CausalLmEvidence:

@@ -9,7 +9,7 @@ import pytest
 
 from builders.errors import MissingTargetError, ParityError, SourceError
 from builders.manifest import altered_files
-from builders.pipeline import Builder, Progress, build, builder_of, publish_package
+from builders.pipeline import Builder, Progress, _Work, build, builder_of, publish_package
 from builders.spec import read_spec
 from tests.tiny_packages import (
     ENSEMBLE,
@@ -203,3 +203,17 @@ def test_packages_without_a_graph_are_published_from_their_own_files(
     assert (result.path / "large.bin").stat().st_size == 1000
     assert result.manifest is not None
     assert (result.manifest.targets, result.manifest.missing) == ({}, {})
+
+
+def test_a_compilers_log_is_kept_and_named_in_place_of_the_one_that_goes(tmp_path: Path) -> None:
+    builder = graph(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    building = _Work(builder, GRAPH, tmp_path)
+    assert building._with_kept_log("it crashed", work, "t") == "it crashed"
+    log = work / "t.engine.log"
+    log.write_text("out of memory")
+    kept = tmp_path / ".repository.logs" / f"{GRAPH}-t.log"
+    assert building._with_kept_log(f"it crashed (log: {log})", work, "t") == f"it crashed (log: {kept})"
+    assert building._with_kept_log("it crashed", work, "t") == f"it crashed (whole log: {kept})"
+    assert kept.read_text() == "out of memory"

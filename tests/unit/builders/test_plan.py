@@ -114,9 +114,31 @@ def test_an_export_of_other_tools_serves_a_machine_that_cannot_export() -> None:
     assert "build tensorrt-sm_90-fp16" in plan.steps
 
 
-def test_other_tools_make_it_again_and_are_named() -> None:
-    package = exported(observed(), {"torch": "1"})
-    assert export_of(package).state == ToDo("made with torch 1 before, not with torch 2")
+def test_an_export_of_other_tools_is_taken_so_that_builders_meet() -> None:
+    package = stored(exported(observed(), {"torch": "1.9"}))
+    state = export_of(package).state
+    assert isinstance(state, Cached)
+    assert state.artifact.toolchain == {"torch": "1.9"}
+
+
+def test_a_target_of_other_tools_is_made_again_here_and_published_where_nothing_is_made() -> None:
+    package = exported(observed())
+    other = made(package, 0, {"onnxruntime": "0.9"})
+    newer = made(package, 0, {"onnxruntime": "0.10"})
+    package = stored(package, other, newer)
+    first = plan_build(package).targets[0].state
+    assert isinstance(first, ToDo)
+    assert "onnxruntime 0.9" in first.reason
+    publishing = plan_build(package, frozenset())
+    assert publishing.targets[0].state == Cached(newer), "0.10 is newer than 0.9"
+    assert publishing.blocked == ()
+
+
+def test_what_these_tools_cannot_make_is_taken_from_others_that_could() -> None:
+    package = exported(observed())
+    failed = made(package, 0, TOOLS["onnxruntime"], failed="no such operator")
+    other = made(package, 0, {"onnxruntime": "9"})
+    assert plan_build(stored(package, failed, other)).targets[0].state == Cached(other)
 
 
 def test_a_failure_is_not_tried_again_with_the_same_tools() -> None:

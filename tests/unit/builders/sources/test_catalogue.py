@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from builders.errors import SourceError
@@ -12,7 +13,7 @@ from builders.sources.catalogue import export_modules, export_tools, module_dige
 from builders.spec import BuildSpec, read_spec
 from builders.store.artifacts import ArtifactStore
 from builders.store.objects import open_objects
-from tests.tiny_packages import ENSEMBLE, GRAPH, write_ensemble, write_graph, write_large_stage
+from tests.tiny_packages import ENSEMBLE, GRAPH, write_ensemble, write_graph, write_large_stage, write_layer
 
 FOLDER = {"path": "checkpoint"}
 SOURCES: list[dict[str, Any]] = [
@@ -35,7 +36,9 @@ def spec_of(source: dict[str, Any], **more: object) -> BuildSpec:
 def folder(tmp_path: Path) -> Path:
     """Return a package's folder with a file for whatever a source names."""
     (tmp_path / "checkpoint").mkdir()
-    for name in ("checkpoint/weights", "layer.onnx", "script.py", "dataset.jsonl", "config.pbtxt", "golden.jsonl"):
+    (tmp_path / "more").mkdir()
+    names = ("checkpoint/weights", "layer.onnx", "script.py", "dataset.jsonl", "config.pbtxt", "golden.jsonl")
+    for name in (*names, "weights.safetensors", "more/module.py", "MODEL_CARD.md"):
         (tmp_path / name).write_text(name)
     return tmp_path
 
@@ -62,8 +65,9 @@ def test_every_module_that_makes_an_export_is_there(source: dict[str, Any]) -> N
         (SOURCES[0], "checkpoint/weights", "checkpoint/weights"),
         (SOURCES[2], "checkpoint/weights", "checkpoint/weights"),
         (SOURCES[3], "layer.onnx", "file/layer.onnx"),
-        (SOURCES[3], "layer.onnx.data", "file/layer.onnx.data"),
         (SOURCES[4], "script.py", "script.py"),
+        (SOURCES[4], "weights.safetensors", "weights.safetensors"),
+        (SOURCES[4], "more/module.py", "more/module.py"),
         (SOURCES[5], "script.py", "script.py"),
         (SOURCES[5], "dataset.jsonl", "dataset.jsonl"),
         (SOURCES[5], "checkpoint/weights", "encoder/weights"),
@@ -124,3 +128,14 @@ def test_an_observed_package_has_the_tools_that_are_here(tmp_path: Path, monkeyp
     assert set(ensemble.sources) == {"model.toml", "config.pbtxt"}
     assert "files/large.bin" in stage.sources
     assert not os.path.lexists(tmp_path / "store")
+
+
+def test_external_data_counts_whatever_its_file_is_called(tmp_path: Path) -> None:
+    write_layer(tmp_path / "layer.onnx")
+    model = onnx.load(tmp_path / "layer.onnx")
+    onnx.save(model, tmp_path / "layer.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert changed(spec_of(SOURCES[3]), tmp_path, "weights.bin") == {"file/weights.bin"}
+
+
+def test_texts_for_people_change_nothing(folder: Path) -> None:
+    assert changed(spec_of(SOURCES[4]), folder, "MODEL_CARD.md") == set()

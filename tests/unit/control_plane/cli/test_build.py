@@ -182,7 +182,7 @@ def test_a_required_target_that_failed_is_an_error_now_and_every_time(tmp_path: 
     ]
     again = run("build", tmp_path / "graphs", "--json")
     assert (again.code, again.data[0]["made"], again.data[0]["blocked"]) == (1, [], [FP32])
-    assert f"error: {GRAPH} has no {FP32}, which it requires: no candidate of {FP32} can be kept" in again.err
+    assert f"error: {GRAPH} has no {FP32}: no candidate of {FP32} can be kept" in again.err
     assert "it is tried again when the package or a tool has changed" in again.err
 
 
@@ -265,6 +265,18 @@ def test_an_unknown_target_is_told_with_those_there_are(graph: Path) -> None:
 def test_names_and_all_exclude_each_other(repository: Path) -> None:
     assert run("build", repository, "--all", "one").code == 2
     assert len(run("build", repository, "--all", "--plan", "--json").data) == 2
+
+
+def test_a_target_asked_for_by_name_fails_or_waits_though_it_is_optional(tmp_path: Path) -> None:
+    write_graph(tmp_path, PLAIN, REFUSED, ELSEWHERE + "required = false\n")
+    refused = run_here("build", "-r", str(tmp_path), "--target", INT8)
+    assert (refused.code, f"no candidate of {INT8} can be kept" in refused.err) == (1, True)
+    again = run_here("build", "-r", str(tmp_path), "--target", INT8)
+    assert (again.code, f"{GRAPH} has no {INT8}: no candidate" in again.err) == (1, True)
+    waits = run_here("build", "-r", str(tmp_path), "--target", "tensorrt-sm_75-fp32")
+    assert waits.code == 4
+    assert "needs a GPU of sm_75" in waits.flat
+    assert run_here("build", "-r", str(tmp_path)).code == 0, "nothing required is missing"
 
 
 def test_required_makes_what_a_version_cannot_be_without_and_publishes_it(tmp_path: Path) -> None:
