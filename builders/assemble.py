@@ -24,7 +24,7 @@ from builders.plan import BuildPlan, Cached, ExportStep, ObservedPackage, Target
 from builders.probes import PROBES_FILENAME, probes_text
 from builders.reference import load_reference
 from builders.selection import parse_target
-from builders.spec import CONFIG_FILENAME, BuildSpec
+from builders.spec import CONFIG_FILENAME, BuildSpec, CausalLmSource
 from builders.store.artifacts import ArtifactStore
 from builders.supply_chain.sbom import SBOM_FILENAME, BillOfMaterials, sbom_text
 from builders.targets import PRECISIONS
@@ -192,8 +192,6 @@ def _manifest(
     files: Mapping[str, FileEntry],
 ) -> Manifest:
     spec, plan = assembly.observed.spec, assembly.plan
-    toolchain = export.state.artifact.toolchain if export is not None and isinstance(export.state, Cached) else {}
-    tools = {name: version for target in targets.values() for name, version in target.toolchain.items()}
     return Manifest(
         package=spec.name,
         version=plan.version,
@@ -201,13 +199,13 @@ def _manifest(
         licence=spec.licence,
         command=f"tritonfleet build {spec.name}",
         summary=spec.summary,
-        toolchain={**tools, **toolchain},
+        toolchain={name: ", ".join(versions) for name, versions in _every_tool(assembly, targets).items()},
         sources=assembly.observed.sources,
         files=files,
         targets=targets,
         missing=plan.missing,
         export=_identity(export),
-        unproven=_unproven(assembly.content) if not targets else "",
+        unproven=_unproven(spec, assembly.content),
     )
 
 
@@ -221,10 +219,14 @@ def _every_tool(assembly: Assembly, targets: Mapping[str, ManifestTarget]) -> di
     return {name: tuple(sorted({chain[name] for chain in chains if name in chain})) for name in names}
 
 
-def _unproven(content: Path) -> str:
-    """Return why a version without targets could not be proven: what its export says of itself."""
-    path = content / EVIDENCE_FILENAME
-    return str(json.loads(path.read_text(encoding="utf-8")).get("unproven", "")) if path.is_file() else ""
+def _unproven(spec: BuildSpec, content: Path) -> str:
+    """Return why a causal language model could not be proven, as its export says; empty for any other source.
+
+    A stage may bring a file of the same name, which says nothing of proofs.
+    """
+    if not isinstance(spec.source, CausalLmSource):
+        return ""
+    return str(json.loads((content / EVIDENCE_FILENAME).read_text(encoding="utf-8"))["unproven"])
 
 
 def _identity(export: ExportStep | None) -> dict[str, str]:

@@ -94,7 +94,8 @@ class Manifest:
     `targets` is empty for a package without a graph: its files serve on every device. `missing` are targets that the
     package names and the version lacks, and why. `export` is the `key` and `id` of the export it was made from, whose
     reference sets stay in the artifact store. `unproven` is why a version without targets could not be run where it was
-    built; that of a target is its own.
+    built; that of a target is its own. `toolchain` has every tool of the export and the targets; where they were made
+    with several versions of one, all of these, with commas between them.
     """
 
     package: str
