@@ -24,7 +24,7 @@ from control_plane.planning.fitting import Quarantined
 from control_plane.planning.pins import dependency_levels
 from control_plane.planning.placement import Circumstances, Place, Placement, place_replicas
 from control_plane.planning.plan import InfeasibleDeployment, Plan, PlannedAction, Waiting
-from control_plane.planning.targets import TargetOnServer, choose_targets
+from control_plane.planning.targets import TargetOnServer, choose_targets, unproven_problem
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -245,9 +245,9 @@ class _ServerWork:
             return _held_back(record)
         if pin.model in self.desired.reported_only and self._changed_by_hand(pin):
             return "Somebody changed it on the server; its deployments ask that this is only reported."
-        refused = [it.model for it in self.desired.below(pin.model) if self._refused(it)]
-        if refused:
-            return f"Its member {_names(refused)} has no target that fits this server."
+        for member in self.desired.below(pin.model):
+            if refusal := self._refused(member):
+                return f"Its member '{member.model}': {refusal}"
         missing = [name for name in self.desired.members[pin.model] if name in self.unsettled - self.loading]
         return f"Its member {_names(missing)} is not ready." if missing else ""
 
@@ -299,8 +299,7 @@ class _ServerWork:
         choice = self.chosen.get(pin.model)
         if choice is not None:
             return choice.problem
-        why = "" if self.desired.wishes[pin.model].allow_unproven else self.published.unproven_of(pin)
-        return f"version {pin.version} is unproven ({why}), and its deployments do not allow that." if why else ""
+        return unproven_problem(pin, self.desired.wishes[pin.model], self.published)
 
     def _settings(self, *pins: Pin) -> dict[ModelName, Setting]:
         return {pin.model: self._setting(pin) for pin in pins}

@@ -25,8 +25,8 @@ class Wishes:
 class TargetOnServer:
     """The target of a version that a server should serve, and the one that it serves, by name.
 
-    `target` is empty where none fits; `problem` then says why of each. `serving` is empty where the version is not
-    ready, or serves from a file of no target. `wishes` are those it was chosen by.
+    `target` is empty where none fits, or the version has none and is unproven; `problem` then says why. `serving` is
+    empty where the version is not ready, or serves from a file of no target. `wishes` are those it was chosen by.
     """
 
     server: ServerId
@@ -72,14 +72,28 @@ def wish_conflicts(deployment: Deployment, others: Iterable[Deployment], publish
 def choose_targets(
     seen: ObservedServer, pins: Iterable[Pin], wishes: Mapping[ModelName, Wishes], published: Published
 ) -> dict[ModelName, TargetOnServer]:
-    """Choose for every pinned version that has targets."""
+    """Choose for every pinned version that has targets, or that may not be loaded for being unproven."""
     chosen = ((pin.model, choose_target(seen, pin, wishes[pin.model], published)) for pin in pins)
     return {model: choice for model, choice in chosen if choice is not None}
 
 
 def choose_target(seen: ObservedServer, pin: Pin, wishes: Wishes, published: Published) -> TargetOnServer | None:
-    """Choose for one pinned version; None where it has no targets."""
-    return _choose(seen, pin, wishes, published) if published.targets_of(pin) else None
+    """Choose for one pinned version; None where it has no targets, unless it may not be loaded for being unproven.
+
+    Such a version that is ready all the same stays: what serves is not taken from its clients.
+    """
+    if published.targets_of(pin):
+        return _choose(seen, pin, wishes, published)
+    problem = unproven_problem(pin, wishes, published)
+    if not problem or seen.ready_file(pin) is not None:
+        return None
+    return TargetOnServer(seen.server.id, pin.model, pin.version, wishes, "", "", problem)
+
+
+def unproven_problem(pin: Pin, wishes: Wishes, published: Published) -> str:
+    """Why a version without targets may not be loaded, in a sentence: it is unproven, and not wished so; else empty."""
+    why = "" if wishes.allow_unproven else published.unproven_of(pin)
+    return f"version {pin.version} is unproven ({why}), and its deployments do not allow that." if why else ""
 
 
 def _choose(seen: ObservedServer, pin: Pin, wishes: Wishes, published: Published) -> TargetOnServer:

@@ -10,7 +10,7 @@ import pytest
 from builders.manifest import Manifest, ManifestTarget
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.errors import LoadFailedError
-from control_plane.state import ModelName
+from control_plane.state import ModelName, Pin
 
 CONFIG = """\
 name: "{name}"
@@ -121,6 +121,17 @@ def test_the_targets_of_a_version_and_the_config_of_each(tmp_path: Path) -> None
         assert config["version_policy"] == {"specific": {"versions": ["1"]}}
     with pytest.raises(LoadFailedError, match=f"has no target tensorrt-sm_90-fp16; there are: {FP32}, {INT8}"):
         repository.load_config(name, 1, "tensorrt-sm_90-fp16")
+
+
+def test_a_version_without_targets_tells_why_it_is_unproven(tmp_path: Path) -> None:
+    folder = package(tmp_path, "m", "1", "2")
+    for version, unproven in ((1, "fp16 needs an NVIDIA GPU"), (2, "")):
+        manifest = Manifest("m", version, "key", "MIT", "tritonfleet build m", unproven=unproven)
+        (folder / str(version) / "manifest.json").write_text(manifest.to_json())
+    published = RepositoryFolder(tmp_path).read()
+    assert published.models[ModelName("m")].unproven == {1: "fp16 needs an NVIDIA GPU"}
+    assert published.unproven_of(Pin(ModelName("m"), 1)) == "fp16 needs an NVIDIA GPU"
+    assert published.unproven_of(Pin(ModelName("m"), 2)) == published.unproven_of(Pin(ModelName("none"), 1)) == ""
 
 
 def test_a_target_whose_config_is_gone_is_not_served_with_another_one(tmp_path: Path) -> None:

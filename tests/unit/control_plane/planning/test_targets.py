@@ -60,6 +60,37 @@ def test_an_unproven_engine_is_loaded_only_where_every_deployment_of_the_model_a
     assert loaded(plan(h100, allowing, replace(other, allow_unproven=True))) == [f"m {H100}"]
 
 
+LM = replace(a_package("lm"), unproven={1: "fp16 needs an NVIDIA GPU"})
+MODELS = a_repository(LM, a_package("over", members=("lm",)))
+REFUSED = "version 1 is unproven (fp16 needs an NVIDIA GPU), and its deployments do not allow that."
+CHAT = a_deployment("d", ("lm", 1))
+
+
+def test_an_unproven_version_without_targets_is_loaded_only_where_every_deployment_of_it_allows_it() -> None:
+    allowing = replace(CHAT, allow_unproven=True)
+    other = a_deployment("other", ("lm", 1), at=1)
+    assert loaded(plan_lifecycle([allowing], MODELS, [seen()])) == ["lm"]
+    for deployments in ([CHAT], [allowing, other]):
+        answer = plan_lifecycle(deployments, MODELS, [seen()])
+        assert (answer.steps, [it.reason for it in answer.waiting]) == ((), [f"Model 'lm': {REFUSED}"])
+
+
+def test_the_deployment_of_an_unproven_version_says_why_it_is_not_served() -> None:
+    """Waiting does not change it, so it must not look as if it would."""
+    status = deployment_status(CHAT, by_id(seen()), {}, plan_lifecycle([CHAT], MODELS, [seen()]))
+    assert status.state is DeploymentState.FAILED
+    assert [it.reason for it in status.servers] == [f"Model 'lm': {REFUSED}"]
+
+
+def test_an_unproven_version_that_serves_is_left_alone_and_not_loaded_again_with_an_ensemble() -> None:
+    holds = seen(("lm", 1, READY))
+    answer = plan_lifecycle([CHAT], MODELS, [holds])
+    assert (answer.steps, answer.waiting, answer.targets) == ((), (), ()), "clients go on being sent to it"
+    ensemble = plan_lifecycle([a_deployment("e", ("lm", 1), ("over", 1))], MODELS, [holds])
+    assert ensemble.steps == ()
+    assert [(it.model, it.reason) for it in ensemble.waiting] == [("over", f"Its member 'lm': {REFUSED}")]
+
+
 def test_an_engine_of_another_tensorrt_than_the_servers_own_is_not_loaded() -> None:
     newer = replace(seen(gpus=("8.9",)), triton_version="2.53.0")
     only = a_repository(with_targets(a_package("m"), engine=a_target(L4, tensorrt="10.5.0.18")))
@@ -111,7 +142,7 @@ def test_an_ensemble_is_not_loaded_over_a_member_that_nothing_fits_however_deep(
     answer = plan(seen(("a", 1, READY), ("m", 1, READY), ("inner", 1, READY), files={"m": FP32}), deployment)
     assert answer.steps == ()
     assert [it.model for it in answer.waiting] == ["m", "e"]
-    assert answer.waiting[1].reason == "Its member 'm' has no target that fits this server."
+    assert answer.waiting[1].reason.startswith("Its member 'm': version 1 is not loaded here: no target of the version")
 
 
 def test_what_nothing_fits_is_told_as_failed_and_what_serves_is_left_alone() -> None:
