@@ -3,6 +3,7 @@
 Apart from `measure` because it needs the adapters, which take a while to import.
 """
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -87,7 +88,7 @@ def find_job(
     *members, pin = pinned.pins
     load_config = folder.load_config(pin.model, pin.version, target)
     config = published.models[pin.model].at(pin.version).config
-    max_batch_size = config.max_batch_size if config is not None else 0
+    max_batch_size = json.loads(load_config).get("max_batch_size", 0)  # a target may have another than the default one
     items, sent = _items(repository / model / str(pin.version), requests, max_batch_size)
     return Job(
         repository=repository,

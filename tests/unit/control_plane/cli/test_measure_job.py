@@ -41,6 +41,7 @@ def test_the_newest_version_is_measured_with_its_own_config(repository: Path) ->
 
 def test_a_version_and_a_target_can_be_asked_for(repository: Path) -> None:
     other = CONFIG.format(name="m").replace('"python"', '"onnxruntime"') + 'default_model_filename: "other.onnx"\n'
+    other = other.replace("max_batch_size: 8", "max_batch_size: 2")
     version = repository / "m" / "1"
     (version / "config.onnxruntime-cpu-int8.pbtxt").write_text(other)
     targets = {
@@ -48,10 +49,12 @@ def test_a_version_and_a_target_can_be_asked_for(repository: Path) -> None:
         "onnxruntime-cpu-fp32": ManifestTarget("m.onnx", "config.pbtxt", {}),
     }
     (version / "manifest.json").write_text(Manifest("m", 1, "key", "MIT", "", targets=targets).to_json())
-    (version / "config.pbtxt").write_text(other.replace("other.onnx", "m.onnx"))
+    default = other.replace("other.onnx", "m.onnx").replace("max_batch_size: 2", "max_batch_size: 8")
+    (version / "config.pbtxt").write_text(default)
     job = find_job(repository, "m:1", "onnxruntime-cpu-int8", None, {})
     assert (job.version, job.target) == (1, "onnxruntime-cpu-int8")
     assert json.loads(job.model.config)["default_model_filename"] == "other.onnx"
+    assert job.max_batch_size == 2, "that of the target's config"
     assert find_job(repository, "m:1", "onnxruntime-cpu-fp32", None, {}).target == "onnxruntime-cpu-fp32", "the default"
     with pytest.raises(
         LoadFailedError, match="has no target int9; there are: onnxruntime-cpu-fp32, onnxruntime-cpu-int8"
