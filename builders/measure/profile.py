@@ -1,7 +1,8 @@
 """HardwareProfile: latency, throughput, load time and memory of a version on one device, as JSON with a schema number.
 
-Written by the control plane's `measuring`, kept as a file. Placement reads the memory of an instance; scaling will read
-the curves. When it was measured is given from outside, so that the same measurements give the same text.
+Written by the control plane's `measuring`, kept as a file for people and programs of theirs: neither placement nor
+scaling reads it by itself yet. When it was measured is given from outside, so that the same measurements give the same
+text.
 """
 
 import json

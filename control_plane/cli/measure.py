@@ -69,8 +69,8 @@ def command(
 ) -> None:
     """Measure latency, throughput, load time and memory of a version over batch size, instances and concurrency.
 
-    Stops early where a curve is flat. The HardwareProfile is kept for placement and scaling. Ctrl-C ends it with what
-    was measured until then.
+    Stops early where a curve is flat. The HardwareProfile is kept as a file, which placement and scaling do not read
+    yet. Ctrl-C ends it with what was measured until then.
 
     Example: tritonfleet measure text_embedding --seconds 2 --svg curves.svg
     """
