@@ -44,6 +44,13 @@ class TargetError(PermanentBuildError):
     """A target's artifact cannot be made from this source by these tools; the next build need not try again."""
 
 
+class MachineError(RetryableBuildError):
+    """This machine, not the model, stands in the way: memory, disk, GPU or driver. No TargetError, so never recorded.
+
+    Another machine that shares the artifact store, or this one later, may well make what could not be made now.
+    """
+
+
 class ParityError(TargetError):
     """A built artifact does not give the source's answers within the spec's tolerance. Nothing was published."""
 

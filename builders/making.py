@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import assert_never
 
 from builders.artifacts import SOURCE, CandidateResult, Parity
-from builders.errors import ParityError, SpecError
+from builders.errors import MachineError, ParityError, SpecError
 from builders.forms import DENSE, MODEL, Form
 from builders.onnx.candidates import CandidateError, candidate_names, make_candidate
 from builders.onnx.departure import first_departure
@@ -79,12 +79,18 @@ def form_name(step: TargetStep, forms: Sequence[str]) -> str:
 
 
 def make_artifact(making: Making) -> Made:
-    """Make the artifact; its files are in `making.work`. Raises BuildError: ParityError where nothing came close."""
+    """Make the artifact; its files are in `making.work`. Raises BuildError: ParityError where nothing came close.
+
+    MachineError where nothing is left and a candidate was not judged, for the lack of memory or of a GPU: that is no
+    verdict on the model.
+    """
     cases = load_reference(making.export / making.form.reference)
     results: list[CandidateResult] = []
-    passed = list(_make_candidates(making, cases, results))
+    passed, trouble = _make_candidates(making, cases, results)
     if not passed:
         refusals = "; ".join(f"{result.name}: {result.refused}" for result in results)
+        if trouble is not None:
+            raise MachineError(f"{making.step.spec.target} cannot be made here now: {refusals}") from trouble
         raise ParityError(f"no candidate of {making.step.spec.target} can be kept: {refusals}")
     match making.step.spec.runtime:
         case "onnxruntime":
@@ -95,9 +101,15 @@ def make_artifact(making: Making) -> Made:
             assert_never(other)
 
 
-def _make_candidates(making: Making, cases: Sequence[Case], results: list[CandidateResult]) -> list[_Candidate]:
-    """Make every candidate and hold it against the source. `results` gets one entry for each that is refused."""
-    passed = []
+def _make_candidates(
+    making: Making, cases: Sequence[Case], results: list[CandidateResult]
+) -> tuple[list[_Candidate], Exception | None]:
+    """Make every candidate and hold it against the source. `results` gets one entry for each that is refused.
+
+    Returns those that pass, and what of this machine kept one from being judged: the others are tried all the same.
+    """
+    passed: list[_Candidate] = []
+    trouble: Exception | None = None
     names = _names(making, cases)
     for number, name in enumerate(names):
         making.report(f"candidate {name}", number, len(names))
@@ -105,8 +117,9 @@ def _make_candidates(making: Making, cases: Sequence[Case], results: list[Candid
         try:
             make_candidate(name, making.step.spec.target, making.source, cases, path)
             parity, problems = _judge(making, path, cases)
-        except CandidateError as exc:
-            results.append(CandidateResult(name, refused=str(exc)))
+        except (CandidateError, MachineError, MemoryError) as exc:
+            results.append(CandidateResult(name, refused=str(exc) or "memory ran out"))
+            trouble = trouble if isinstance(exc, CandidateError) else exc
             continue
         if parity is not None and problems:
             where = first_departure(making.source, path, _told_by(cases))
@@ -116,7 +129,7 @@ def _make_candidates(making: Making, cases: Sequence[Case], results: list[Candid
         passed.append(_Candidate(name, path, parity))
         if not _timed(making):
             break
-    return passed
+    return passed, trouble
 
 
 def _on_cuda(making: Making) -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.artifacts import OutputParity, Parity
-from builders.errors import MissingExtraError, ParityError, TargetError
+from builders.errors import MachineError, MissingExtraError, ParityError, TargetError
+from builders.machine import is_machine_trouble
 from builders.reference import Case, Tensors
 
 if TYPE_CHECKING:
@@ -26,11 +27,17 @@ class CandidateError(TargetError):
     """One way to make a target's artifact does not work for this graph; the others may."""
 
 
+def refusal(exc: Exception, told: str) -> CandidateError | MachineError:
+    """Return what to raise with the sentence `told` where a tool failed on a graph by `exc`."""
+    return MachineError(told) if is_machine_trouble(exc) else CandidateError(told)
+
+
 _CUDA = "CUDAExecutionProvider"
 
 Array = npt.NDArray[Any]
 Run = Callable[[Tensors], dict[str, Array]]
-"""Takes a call's inputs by name, returns its outputs by name. Raises CandidateError where the artifact refuses them."""
+"""Takes a call's inputs by name, returns its outputs by name. Raises CandidateError where the artifact refuses them,
+MachineError where this machine cannot run it now."""
 
 
 def onnx_runner(path: Path, *, threads: int = 0, cuda: bool = False) -> Run:
@@ -39,8 +46,8 @@ def onnx_runner(path: Path, *, threads: int = 0, cuda: bool = False) -> Run:
     Where it is to run with CUDA, it does: ONNX Runtime takes the CPU instead where it lacks CUDA, whose answers prove
     nothing of a GPU. Single nodes without a CUDA kernel stay on the CPU, as they do where the artifact serves.
 
-    Raises CandidateError where ONNX Runtime does not load it, or not with CUDA, and MissingExtraError where there is no
-    ONNX Runtime.
+    Raises CandidateError where ONNX Runtime does not load it, MachineError where it has no CUDA or no memory for it,
+    and MissingExtraError where there is no ONNX Runtime.
     """
     try:
         import onnxruntime  # noqa: PLC0415 - an optional extra
@@ -55,9 +62,9 @@ def onnx_runner(path: Path, *, threads: int = 0, cuda: bool = False) -> Run:
         provider = _CUDA if cuda else "CPUExecutionProvider"
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
     except failures as exc:
-        raise CandidateError(f"{path.name}: ONNX Runtime does not load it: {_first_line(exc)}") from exc
+        raise refusal(exc, f"{path.name}: ONNX Runtime does not load it: {_first_line(exc)}") from exc
     if cuda and _CUDA not in session.get_providers():
-        raise CandidateError(
+        raise MachineError(
             f"{path.name}: this ONNX Runtime runs it with {', '.join(session.get_providers())} alone, not with CUDA; "
             "it needs onnxruntime-gpu without onnxruntime beside it (the extra gpu, not cpu), and CUDA's libraries"
         )
@@ -68,7 +75,7 @@ def onnx_runner(path: Path, *, threads: int = 0, cuda: bool = False) -> Run:
         try:
             values = session.run(names, {name: value for name, value in inputs.items() if name in taken})
         except failures as exc:
-            raise CandidateError(f"{path.name}: ONNX Runtime does not run it: {_first_line(exc)}") from exc
+            raise refusal(exc, f"{path.name}: ONNX Runtime does not run it: {_first_line(exc)}") from exc
         return dict(zip(names, values, strict=True))
 
     return run
@@ -79,7 +86,7 @@ def onnx_failures() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as states  # noqa: PLC0415 - an optional extra
 
     own: list[type[Exception]] = [getattr(states, name) for name in _FAILURES]
-    return (RuntimeError, ValueError, *own)
+    return (RuntimeError, ValueError, MemoryError, *own)
 
 
 _FAILURES = (
@@ -89,7 +96,7 @@ _FAILURES = (
 
 
 def _first_line(exc: Exception) -> str:
-    return str(exc).strip().partition("\n")[0][:400]
+    return (str(exc).strip() or type(exc).__name__).partition("\n")[0][:400]
 
 
 def compare(run: Run, cases: Sequence[Case], tolerance: "Tolerance") -> tuple[Parity, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from builders.artifacts import Artifact, toolchain_id
 from builders.digests import data_digest
-from builders.errors import SourceError, TargetError
+from builders.errors import MachineError, SourceError, TargetError
 from builders.manifest import Manifest, ManifestTarget, Parity, altered_files, parse_parity, read_manifest
 from builders.parity import Run, compare
 from builders.plan import Cached, ExportStep, ObservedPackage, plan_export, target_key
@@ -25,7 +25,9 @@ from builders.supply_chain.keys import PublicKey, Signer
 from builders.targets import Host, Target, why_not_run_here
 
 Runner = Callable[[Target, Path], Run]
-"""Returns what runs the artifact of a target at a path. Raises TargetError where it cannot be opened."""
+"""Returns what runs the artifact of a target at a path. Raises TargetError where it cannot be opened.
+
+MachineError where this machine is why: the target is not run here then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ def _prove(version: Path, name: str, entry: ManifestTarget, references: Path, he
     try:
         run = runner(target, version / entry.filename)
         parity, problems = compare(run, cases, Tolerance.model_validate(dict(entry.tolerance)))
+    except MachineError as exc:
+        return Proof(name, entry.filename, skipped=str(exc))
     except TargetError as exc:
         return Proof(name, entry.filename, problems=(str(exc),))
     return Proof(name, entry.filename, parity, problems)

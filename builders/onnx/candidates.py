@@ -72,7 +72,8 @@ def make_candidate(name: str, target: Target, source: Path, cases: Sequence[Case
     """Write the candidate `name` of the ONNX file `source` to `out`, one self-contained file.
 
     `cases` are what activations are calibrated with; casts use them to see what would overflow. Raises CandidateError
-    where this way does not work for this graph, MissingExtraError where a tool is not installed.
+    where this way does not work for this graph, MachineError where this machine cannot try it,
+    MissingExtraError where a tool is not installed.
     """
     import onnx  # noqa: PLC0415 - `import onnx` is slow
 

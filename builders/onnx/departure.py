@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from builders.errors import MissingExtraError
+from builders.errors import MachineError, MissingExtraError
 from builders.onnx.optimise import copy_of
-from builders.parity import CandidateError, onnx_failures
+from builders.parity import CandidateError, onnx_failures, refusal
 from builders.reference import Case, Tensors
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def first_departure(source: Path, candidate: Path, cases: Sequence[Case]) -> str
     try:
         run_first, run_second = every_tensor(first, shared), every_tensor(second, shared)
         errors = [(case.name, _errors(run_first(case.inputs), run_second(case.inputs))) for case in cases]
-    except CandidateError:
+    except (CandidateError, MachineError):
         return None
     for limit in LIMITS:
         for case, of_case in errors:
@@ -63,7 +63,8 @@ def _errors(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> dict[
 def every_tensor(model: "ModelProto", names: Collection[str] | None = None) -> Callable[[Tensors], dict[str, Array]]:
     """Return what runs `model` on the CPU and returns its tensors by name: those in `names`, or all.
 
-    Tensors inside subgraphs are left out. Raises CandidateError where ONNX Runtime does not load or run it.
+    Tensors inside subgraphs are left out. Raises CandidateError where ONNX Runtime does not load or run it,
+    MachineError where this machine is why.
     """
     import onnx  # noqa: PLC0415 - `import onnx` is slow
 
@@ -81,7 +82,7 @@ def every_tensor(model: "ModelProto", names: Collection[str] | None = None) -> C
     try:
         session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except onnx_failures() as exc:
-        raise CandidateError(f"ONNX Runtime does not load the graph with its inner tensors: {exc}") from exc
+        raise refusal(exc, f"ONNX Runtime does not load the graph with its inner tensors: {exc}") from exc
     written = [value.name for value in session.get_outputs()]
     taken = {value.name for value in session.get_inputs()}
 
@@ -89,7 +90,7 @@ def every_tensor(model: "ModelProto", names: Collection[str] | None = None) -> C
         try:
             values = session.run(written, {name: value for name, value in inputs.items() if name in taken})
         except onnx_failures() as exc:
-            raise CandidateError(f"ONNX Runtime does not run the graph with its inner tensors: {exc}") from exc
+            raise refusal(exc, f"ONNX Runtime does not run the graph with its inner tensors: {exc}") from exc
         return {name: value for name, value in zip(written, values, strict=True) if isinstance(value, np.ndarray)}
 
     return run

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.errors import MissingExtraError
-from builders.parity import CandidateError
+from builders.parity import CandidateError, refusal
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -39,7 +39,7 @@ def slim(model: "ModelProto") -> "ModelProto":
         with quiet():
             slimmed: ModelProto | None = onnxslim.slim(copy_of(model))
     except Exception as exc:
-        raise CandidateError(f"onnxslim fails on this graph: {told(exc)}") from exc
+        raise refusal(exc, f"onnxslim fails on this graph: {told(exc)}") from exc
     if slimmed is None:
         raise CandidateError("onnxslim returns no graph")
     return _changed(model, slimmed, "onnxslim")
@@ -60,7 +60,7 @@ def fuse(model: "ModelProto") -> "ModelProto":
         with quiet():
             fused: ModelProto = optimizer.optimize_by_fusion(source, MODEL_TYPE, optimization_options=options).model
     except Exception as exc:
-        raise CandidateError(f"ONNX Runtime's transformer optimiser fails on this graph: {told(exc)}") from exc
+        raise refusal(exc, f"ONNX Runtime's transformer optimiser fails on this graph: {told(exc)}") from exc
     fused.producer_name, fused.producer_version = model.producer_name, model.producer_version
     return _changed(model, with_opsets(fused), "ONNX Runtime's transformer optimiser")
 

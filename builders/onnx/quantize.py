@@ -15,7 +15,7 @@ from builders.errors import MissingExtraError
 from builders.onnx.departure import every_tensor
 from builders.onnx.optimise import copy_of, drop_unused, quiet, told
 from builders.onnx.precision import largest_elements
-from builders.parity import CandidateError
+from builders.parity import CandidateError, refusal
 from builders.reference import Case, Tensors
 
 if TYPE_CHECKING:
@@ -290,4 +290,4 @@ def _call(quantize: Any, model: "ModelProto", out: Path, *args: object, **option
         with quiet():
             quantize(copy_of(model), str(out), *args, **options)
     except Exception as exc:
-        raise CandidateError(f"ONNX Runtime's quantiser fails on this graph: {told(exc)}") from exc
+        raise refusal(exc, f"ONNX Runtime's quantiser fails on this graph: {told(exc)}") from exc

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from builders.tensorrt.engine import build_engine
-from builders.tensorrt.errors import EngineError
+from builders.tensorrt.errors import EngineError, EngineLimitError
 from builders.tensorrt.request import (
     ANSWER_FILENAME,
     ENGINE_FILENAME,
@@ -37,6 +37,10 @@ def _answer(request: EngineRequest, folder: Path) -> Answer:
         return build_engine(request, toolkit, folder)
     except EngineError as exc:
         return Refused("refused", str(exc))
+    except EngineLimitError as exc:
+        return Refused("refused", str(exc), retryable=True)
+    except MemoryError as exc:
+        return Refused("refused", f"the compiler found no memory: {str(exc) or type(exc).__name__}", retryable=True)
     except OSError as exc:
         (folder / ENGINE_FILENAME).unlink(missing_ok=True)  # on a full disk the answer needs its room
         return Refused("refused", f"the engine could not be written: {exc}", retryable=True)

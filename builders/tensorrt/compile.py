@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builders.errors import BuildError, MissingExtraError
+from builders.machine import is_machine_trouble
 from builders.tensorrt.bounded_log import last_lines
 from builders.tensorrt.errors import EngineError, EngineLimitError
 from builders.tensorrt.limited import ChildEnd, Limits, run_limited
@@ -40,8 +41,8 @@ def compile_engine(request: EngineRequest, out: Path, report: Report, child: str
 
     Raises:
         MissingExtraError: the compiler's module is not installed.
-        EngineError: the compiler refused the model, crashed, or answered with what is no answer.
-        EngineLimitError: it was stopped at its memory or time limit, by the kernel for memory, or by a full disk.
+        EngineError: the compiler refused the model, or answered with what is no answer.
+        EngineLimitError: it was stopped at its memory or time limit, crashed, or lacked memory, disk or a GPU.
         OSError: the files cannot be written.
 
     """
@@ -74,9 +75,10 @@ def _ended_badly(request: EngineRequest, end: ChildEnd, log: Path) -> BuildError
         reason = "was killed from outside (signal 9), most likely by the kernel because memory ran out"
         return EngineLimitError(_sentence(request, reason, log))
     if end.status < 0:
-        return EngineError(_sentence(request, f"crashed ({signal.Signals(-end.status).name})", log))
+        return EngineLimitError(_sentence(request, f"crashed ({signal.Signals(-end.status).name})", log))
     if end.status > 0:
-        return EngineError(_sentence(request, f"ended with exit code {end.status}", log))
+        error = EngineLimitError if is_machine_trouble(_last_relevant(log)) else EngineError
+        return error(_sentence(request, f"ended with exit code {end.status}", log))
     return None
 
 

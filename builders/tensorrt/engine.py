@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from builders.tensorrt.errors import EngineError
+from builders.machine import is_machine_trouble
+from builders.tensorrt.errors import EngineError, EngineLimitError
 from builders.tensorrt.profiles import profile_problems
 from builders.tensorrt.request import ENGINE_FILENAME, INSPECTOR_FILENAME, Built, EngineRequest
 from builders.tensorrt.toolkit import Toolkit
@@ -46,12 +47,15 @@ class Messages:
 
 
 def build_engine(request: EngineRequest, toolkit: Toolkit, folder: Path) -> Built:
-    """Write the engine (and the inspector's output, where there is one) into `folder`. Raises EngineError, OSError."""
+    """Write the engine (and the inspector's output, where there is one) into `folder`.
+
+    Raises EngineError, OSError, EngineLimitError where this machine's memory or GPU is the cause.
+    """
     messages = Messages()
     logger = _logger(toolkit.trt, messages)
     begin = time.monotonic()
     toolkit.prepare(request)
-    builder = toolkit.trt.Builder(logger)
+    builder = _builder(toolkit, logger, messages)
     network = builder.create_network(_network_flags(toolkit.trt))
     _parse(toolkit, network, logger, request.onnx, messages)
     config = builder.create_builder_config()
@@ -61,7 +65,7 @@ def build_engine(request: EngineRequest, toolkit: Toolkit, folder: Path) -> Buil
     _add_profile(builder, config, network, request, messages)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise EngineError(_no_engine(toolkit, request, messages))
+        raise _no_engine(toolkit, request, messages)
     seconds = time.monotonic() - begin
     with (folder / ENGINE_FILENAME).open("wb") as stream:
         stream.write(memoryview(serialized))  # without a second copy in memory
@@ -91,6 +95,13 @@ def _logger(trt: Any, messages: Messages) -> Any:  # noqa: ANN401 - a module wit
             messages.take(severities[severity], text)
 
     return Logger()
+
+
+def _builder(toolkit: Toolkit, logger: Any, messages: Messages) -> Any:  # noqa: ANN401 - a module without types
+    try:
+        return toolkit.trt.Builder(logger)
+    except TypeError as exc:  # pybind11's, of a constructor that gave nothing: only CUDA is opened yet
+        raise EngineLimitError(f"{toolkit} cannot start here: {messages.cause()}") from exc
 
 
 def _network_flags(trt: Any) -> int:  # noqa: ANN401 - a module without types
@@ -138,12 +149,12 @@ def _add_profile(builder: Any, config: Any, network: Any, request: EngineRequest
         raise EngineError(f"the ranges were refused for {request.onnx.name}: {messages.cause()}")
 
 
-def _no_engine(toolkit: Toolkit, request: EngineRequest, messages: Messages) -> str:
+def _no_engine(toolkit: Toolkit, request: EngineRequest, messages: Messages) -> EngineError | EngineLimitError:
     cause = messages.cause()
     text = f"{toolkit} cannot compile {request.onnx.name} for {request.target.device}: {cause}"
     if "OutOfMemory" in cause and request.workspace_mib is not None:
         text += f"; the workspace limit is {request.workspace_mib} MiB"
-    return text
+    return EngineLimitError(text) if any(map(is_machine_trouble, messages.errors)) else EngineError(text)
 
 
 def _clean(text: str) -> str:

@@ -77,7 +77,7 @@ class Built:
 class Refused:
     """A child's answer: why there is no engine, one sentence. `missing` names a module that is not installed.
 
-    `retryable`: what stood in the way was this machine (a full disk), not the request.
+    `retryable`: what stood in the way was this machine (a full disk, no GPU to be used), not the request.
     """
 
     kind: Literal["refused"]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from builders.targets import Runtime, Target
 from builders.tensorrt.cuda import CudaDevice, NoGpuError, use_device
-from builders.tensorrt.errors import EngineError
+from builders.tensorrt.errors import EngineError, EngineLimitError
 from builders.tensorrt.request import EngineRequest
 from builders.tensorrt.timing_cache import CacheKey, load_cache, save_cache
 
@@ -46,7 +46,7 @@ class Toolkit(ABC):
     def prepare(self, request: EngineRequest) -> None:
         """Refuse what this module cannot do and choose the GPU; a Builder keeps the one that it was made on.
 
-        Raises EngineError.
+        Raises EngineError, EngineLimitError where that GPU is not here or cannot be used.
         """
 
     @abstractmethod
@@ -137,7 +137,7 @@ class TensorRt(Toolkit):
         try:
             self._gpu = self._choose_gpu(capability).name
         except NoGpuError as exc:
-            raise EngineError(f"TensorRT compiles on the GPU that the engine is for: {exc}") from exc
+            raise EngineLimitError(f"TensorRT compiles on the GPU that the engine is for: {exc}") from exc
 
     def configure(self, config: Any, request: EngineRequest) -> str:  # noqa: ANN401 - an IBuilderConfig
         """Set compatibility and verbosity, and hand the timing cache over."""

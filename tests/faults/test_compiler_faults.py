@@ -35,7 +35,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 @pytest.mark.parametrize(
     ("fault", "error", "says"),
     [
-        ("crash", EngineError, r"the compiler crashed \(SIGSEGV\).*\[E\] about to touch what is not there$"),
+        ("crash", EngineLimitError, r"the compiler crashed \(SIGSEGV\).*\[E\] about to touch what is not there$"),
         ("exit-3", EngineError, r"ended with exit code 3; .*no kernel image$"),
         ("killed", EngineLimitError, r"killed from outside \(signal 9\), most likely .* memory ran out"),
         ("full", EngineLimitError, "the engine could not be written: no space"),

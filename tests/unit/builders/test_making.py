@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 
 from builders.artifacts import SOURCE
 from builders.digests import file_digest
-from builders.errors import ParityError, SpecError
+from builders.errors import MachineError, ParityError, SpecError, TargetError
 from builders.exporting import write_export
 from builders.forms import DENSE, MODEL, load_forms
 from builders.making import Making, form_name, make_artifact
@@ -89,6 +90,17 @@ def test_what_does_not_run_here_is_the_simplest_right_candidate_unproven_and_not
     made = make_artifact(making(unproven="needs an NVIDIA GPU", candidates=["plain", "slim"]))
     assert (made.chosen, made.unproven) == ("plain", "needs an NVIDIA GPU")
     assert [(result.name, result.seconds) for result in made.candidates] == [("plain", {})]
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this one has CUDA")
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_what_this_machine_could_not_judge_is_no_verdict_on_the_model(making: Make) -> None:
+    told = (
+        r"onnxruntime-cuda-fp32 cannot be made here now: plain: .* not with CUDA; .*; merged: merging matrix products"
+    )
+    with pytest.raises(MachineError, match=told) as caught:
+        make_artifact(making(device="cuda", candidates=["plain", "merged"]))
+    assert not isinstance(caught.value, TargetError)
 
 
 def test_an_unknown_candidate_is_told_with_those_there_are(making: Make) -> None:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from builders.errors import ParityError
-from builders.parity import CandidateError, Run, compare, onnx_runner
+from builders.errors import MachineError, ParityError, TargetError
+from builders.parity import CandidateError, Run, compare, onnx_runner, refusal
 from builders.reference import Case, Tensors
 from builders.spec import Tolerance
 from tests.tiny_packages import write_layer
@@ -131,6 +131,25 @@ def test_what_is_to_run_with_cuda_never_runs_on_the_cpu_instead(tmp_path: Path) 
     said = r"^model\.onnx: this ONNX Runtime runs it with CPUExecutionProvider alone, not with CUDA; it needs "
     with (
         pytest.warns(UserWarning, match="'CUDAExecutionProvider' is not in available provider names"),
-        pytest.raises(CandidateError, match=said),
+        pytest.raises(MachineError, match=said),
     ):
         onnx_runner(tmp_path / "model.onnx", cuda=True)
+
+
+@pytest.mark.parametrize(
+    ("exc", "of_machine"),
+    [
+        (RuntimeError("bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 5368709120"), True),
+        (RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=x"), True),
+        (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (MemoryError(), True),
+        (OSError(28, "No space left on device"), True),
+        (RuntimeError("Could not find an implementation for Gelu(20) node"), False),
+        (RuntimeError("Exception during initialization: Type Error: Type (tensor(float16)) of output"), False),
+    ],
+)
+def test_trouble_of_the_machine_is_no_refusal_of_the_graph(exc: Exception, of_machine: bool) -> None:  # noqa: FBT001
+    raised = refusal(exc, "told")
+    assert isinstance(raised, MachineError) == of_machine
+    assert isinstance(raised, TargetError) != of_machine
+    assert str(raised) == "told"

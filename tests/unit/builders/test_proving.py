@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders.errors import SourceError, TargetError
+from builders.errors import MachineError, SourceError, TargetError
 from builders.host import observe_host
 from builders.manifest import Manifest
 from builders.parity import Run, onnx_runner
@@ -99,6 +99,14 @@ def test_an_artifact_that_cannot_be_opened_is_told(builder: Builder) -> None:
 
     _, proofs = prove_version(version(builder), builder.store, GPU_HOST, refuse, lambda _target: None)
     assert proofs[1].problems == (f"{CUDA} cannot be opened",)
+
+
+def test_a_busy_gpu_is_no_departure(builder: Builder) -> None:
+    def busy(_target: Target, _path: Path) -> Run:
+        raise MachineError("the GPU has no memory left")
+
+    _, proofs = prove_version(version(builder), builder.store, GPU_HOST, busy, lambda _target: None)
+    assert [(proof.problems, proof.skipped) for proof in proofs] == [((), "the GPU has no memory left")] * len(proofs)
 
 
 def test_what_is_attested_counts_as_proven_from_the_next_version_on(builder: Builder, signer: Signer) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from builders.forms import InputRange
 from builders.targets import Target
 from builders.tensorrt.cuda import CudaDevice, NoGpuError
 from builders.tensorrt.engine import build_engine
-from builders.tensorrt.errors import EngineError
+from builders.tensorrt.errors import EngineError, EngineLimitError
 from builders.tensorrt.request import Built, EngineRequest
 from builders.tensorrt.timing_cache import CacheKey, save_cache
 from builders.tensorrt.toolkit import TensorRt
@@ -103,6 +104,23 @@ def test_tactics_and_errors_go_to_the_log_and_the_first_error_is_the_cause(
     assert log == ["[V] Tactic: 0x1 Time: 0.02", f"[E] {error}", "[E] and so nothing works"]
 
 
+def test_a_gpu_without_memory_is_no_refusal_of_the_model(request_of: EngineRequest) -> None:
+    error = "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(EngineLimitError, match=r"cannot compile model\.onnx for sm_90: Cuda Runtime: out of memory"):
+        build(FakeTensorRt([X], fails=error), request_of)
+
+
+def test_a_compiler_that_cannot_open_cuda_is_no_refusal_of_the_model(request_of: EngineRequest) -> None:
+    class WithoutCuda(FakeTensorRt):
+        def Builder(self, logger: Any) -> Any:  # noqa: N802 - TensorRT's name
+            logger.log(self.ILogger.ERROR, "CUDA initialization failure with error: 35.")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    told = r"TensorRT 10\.13\.3\.9 cannot start here: CUDA initialization failure"
+    with pytest.raises(EngineLimitError, match=told):
+        build(WithoutCuda([X]), request_of)
+
+
 def test_an_input_that_is_a_shape_is_refused(request_of: EngineRequest) -> None:
     with pytest.raises(EngineError, match="input 'size' gives a shape, not data"):
         build(FakeTensorRt([X, Tensor("size", (2,), is_shape_tensor=True)]), request_of)
@@ -110,7 +128,8 @@ def test_an_input_that_is_a_shape_is_refused(request_of: EngineRequest) -> None:
 
 def test_without_the_gpu_nothing_is_built(request_of: EngineRequest) -> None:
     trt = FakeTensorRt([X])
-    with pytest.raises(EngineError, match="compiles on the GPU that the engine is for: there is no NVIDIA driver here"):
+    told = "compiles on the GPU that the engine is for: there is no NVIDIA driver here"
+    with pytest.raises(EngineLimitError, match=told):
         build_engine(request_of, TensorRt(trt, no_gpu), request_of.onnx.parent)
     assert trt.networks == []
 
