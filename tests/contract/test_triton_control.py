@@ -2,17 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from builders.releases import release_of
 from control_plane.actions import Load, Loaded, Outcome
 from control_plane.adapters.repository import RepositoryFolder
-from control_plane.adapters.triton import Deadlines, GrpcTritonControl
 from control_plane.embedded import EmbeddedServer
 from control_plane.errors import (
     AdminKeyRefusedError,
@@ -23,144 +24,24 @@ from control_plane.errors import (
 from control_plane.executor import Executor
 from control_plane.planning import PlannedAction
 from control_plane.ports import TritonControl
-from control_plane.state import Endpoints, ModelName, ModelState, Pin, Server, ServerCondition, ServerId
-from tests.fakes.triton import FakeModel, FakeTriton
-from tests.fakes.world import a_server
-from tests.serving import embedded_server
-from tests.small_models import answer, ensemble, multiplier
+from control_plane.state import ModelName, ModelState, Pin, Probe, ProbeResult, Server, ServerCondition
+from tests.small_models import answer
+from tests.triton_bench import NOWHERE, Bench, RealRepository
 
-LOAD_DEADLINE_S = 5.0
-NOWHERE = Server(ServerId("nowhere"), Endpoints("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1"))
-
-
-class Repository(Protocol):
-    """Publishing small models, and the config to load one with."""
-
-    def publish(self, name: str, *versions: int) -> None: ...
-    def publish_ensemble(self, name: str, *members: str) -> None: ...
-    def publish_broken(self, name: str) -> None: ...
-    def publish_invalid(self, name: str) -> None: ...
-    def publish_hanging(self, name: str) -> None: ...
-    def config(self, name: str, version: int) -> str: ...
-
-
-@dataclass
-class FakeRepository:
-    published: dict[str, FakeModel]
-
-    def publish(self, name: str, *versions: int) -> None:
-        self.published[name] = FakeModel(versions)
-
-    def publish_ensemble(self, name: str, *members: str) -> None:
-        self.published[name] = FakeModel(members=members)
-
-    def publish_broken(self, name: str) -> None:
-        self.published[name] = FakeModel(broken="Internal: ModuleNotFoundError: No module named 'nothing_here'")
-
-    def publish_invalid(self, name: str) -> None:
-        self.published[name] = FakeModel(invalid="dynamic batching preferred size must be <= max batch size")
-
-    def publish_hanging(self, name: str) -> None:
-        self.published[name] = FakeModel(hangs=True)
-
-    def config(self, name: str, version: int) -> str:
-        return json.dumps({"name": name, "version_policy": {"specific": {"versions": [version]}}})
-
-
-@dataclass
-class RealRepository:
-    root: Path
-
-    def publish(self, name: str, *versions: int) -> None:
-        for version in versions:
-            multiplier(self.root, name, factor=version * 2.0, version=version)
-
-    def publish_ensemble(self, name: str, *members: str) -> None:
-        ensemble(self.root, name, *members)
-
-    def publish_broken(self, name: str) -> None:
-        multiplier(self.root, name, 1.0, more="import nothing_here")
-
-    def publish_invalid(self, name: str) -> None:
-        multiplier(self.root, name, 1.0)
-        with (self.root / name / "config.pbtxt").open("a") as config:
-            config.write("dynamic_batching { preferred_batch_size: [ 32 ] }\n")
-
-    def publish_hanging(self, name: str) -> None:
-        multiplier(self.root, name, 1.0, more="time.sleep(15)")
-
-    def config(self, name: str, version: int) -> str:
-        try:
-            return RepositoryFolder(self.root).load_config(ModelName(name), version)
-        except LoadFailedError:  # not published: send what the control plane would have known of it
-            return json.dumps({"name": name, "backend": "python"})
-
-
-@dataclass
-class Bench:
-    """A server, a way to command it, and its repository."""
-
-    server: Server
-    repository: Repository
-    control: Callable[[], TritonControl]
-
-    def run(self, scenario: Callable[[TritonControl], Awaitable[None]]) -> None:
-        async def body() -> None:
-            control = self.control()
-            try:
-                await scenario(control)
-            finally:
-                await control.close()
-
-        asyncio.run(body())
-
-    async def load(self, control: TritonControl, model: str, version: int = 1) -> None:
-        await control.load(self.server, ModelName(model), self.repository.config(model, version))
-
-
-@pytest.fixture(scope="module")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    repository = tmp_path_factory.mktemp("repository")
-    with embedded_server(repository) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def real(real_server: EmbeddedServer) -> Bench:
-    deadlines = Deadlines(load_s=LOAD_DEADLINE_S)
-    repository = RealRepository(real_server.spec.model_repository)
-    return Bench(real_server.server, repository, lambda: GrpcTritonControl(lambda _: real_server, deadlines))
-
-
-@pytest.fixture(params=["fake", "real"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    if request.param == "real":
-        found: Bench = request.getfixturevalue("real")
-        return found
-    models: dict[str, FakeModel] = {}
-    fake = FakeTriton(models)
-    server = a_server("fake", "key")
-    fake.start(server)
-    return Bench(server, FakeRepository(models), lambda: fake)
-
-
-async def ready(bench: Bench, control: TritonControl, model: str) -> frozenset[int]:
-    seen = await control.observe(bench.server)
-    assert seen.condition is ServerCondition.HEALTHY
-    return seen.ready_versions(ModelName(model))
+INPUTS = ({"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [1.0]},)
 
 
 def test_exactly_the_asked_version_is_loaded_and_swapped(bench: Bench) -> None:
     bench.repository.publish("swapped", 1, 2)
 
     async def scenario(control: TritonControl) -> None:
-        assert await ready(bench, control, "swapped") == frozenset()
+        assert await bench.ready(control, "swapped") == frozenset()
         await bench.load(control, "swapped", 1)
-        assert await ready(bench, control, "swapped") == {1}
+        assert await bench.ready(control, "swapped") == {1}
         await bench.load(control, "swapped", 2)
-        assert await ready(bench, control, "swapped") == {2}
+        assert await bench.ready(control, "swapped") == {2}
         await bench.load(control, "swapped", 2)
-        assert await ready(bench, control, "swapped") == {2}
+        assert await bench.ready(control, "swapped") == {2}
 
     bench.run(scenario)
 
@@ -171,7 +52,7 @@ def test_an_unload_and_one_of_what_is_not_loaded(bench: Bench) -> None:
     async def scenario(control: TritonControl) -> None:
         await bench.load(control, "unloaded")
         await control.unload(bench.server, ModelName("unloaded"))
-        assert await ready(bench, control, "unloaded") == frozenset()
+        assert await bench.ready(control, "unloaded") == frozenset()
         await control.unload(bench.server, ModelName("unloaded"))
         await control.unload(bench.server, ModelName("was_never_there"))
 
@@ -187,7 +68,7 @@ def test_an_ensemble_over_its_members(bench: Bench) -> None:
         for model in ("first", "second", "both"):
             await bench.load(control, model)
         for model in ("first", "second", "both"):
-            assert await ready(bench, control, model) == {1}
+            assert await bench.ready(control, model) == {1}
 
     bench.run(scenario)
 
@@ -215,7 +96,7 @@ def failure(bench: Bench, model: str) -> str:
         with pytest.raises(LoadFailedError) as caught:
             await bench.load(control, model)
         reasons.append(str(caught.value))
-        assert await ready(bench, control, model) == frozenset()
+        assert await bench.ready(control, model) == frozenset()
 
     bench.run(scenario)
     return reasons[0]
@@ -235,7 +116,7 @@ def test_a_model_whose_code_is_broken_is_told_with_its_error(bench: Bench) -> No
     assert "ModuleNotFoundError: No module named 'nothing_here'" in failure(bench, "broken")
 
     async def scenario(control: TritonControl) -> None:
-        (row,) = (await control.observe(bench.server)).rows_of(ModelName("broken"))
+        row = await bench.row(control, "broken")
         assert row.state is ModelState.UNAVAILABLE
         assert "nothing_here" in row.reason
 
@@ -249,7 +130,7 @@ def test_a_failed_load_leaves_what_serves(bench: Bench) -> None:
         await bench.load(control, "kept", 1)
         with pytest.raises(LoadFailedError, match="at least one version must be available"):
             await bench.load(control, "kept", 9)
-        assert await ready(bench, control, "kept") == {1}
+        assert await bench.ready(control, "kept") == {1}
 
     bench.run(scenario)
 
@@ -291,7 +172,7 @@ def test_a_load_that_takes_too_long_is_given_up_and_named(bench: Bench) -> None:
     async def scenario(control: TritonControl) -> None:
         with pytest.raises(DeadlineExceededError, match="model 'hanging' did not load"):
             await bench.load(control, "hanging")
-        (row,) = (await control.observe(bench.server)).rows_of(ModelName("hanging"))
+        row = await bench.row(control, "hanging")
         assert row.state is ModelState.LOADING
 
     bench.run(scenario)
@@ -308,7 +189,7 @@ def test_loading_an_ensemble_moves_a_changed_member_unless_it_is_pinned_again(re
         await real.load(control, "moved", 1)
         real.repository.publish("moved", 2)
         await real.load(control, "over")
-        assert await ready(real, control, "moved") == {2}, "Triton keeps pins now: `Load.members` is not needed"
+        assert await real.ready(control, "moved") == {2}, "Triton keeps pins now: `Load.members` is not needed"
 
         await real.load(control, "moved", 1)
         real.repository.publish("moved", 3)
@@ -321,7 +202,7 @@ def test_loading_an_ensemble_moves_a_changed_member_unless_it_is_pinned_again(re
 
         (outcome,) = await executor.execute(real.server, [PlannedAction(load, "why", 0)], keep)
         assert isinstance(outcome, Loaded), outcome
-        assert await ready(real, control, "moved") == {1}
+        assert await real.ready(control, "moved") == {1}
         assert await asyncio.to_thread(answer, real.server, "over") == 2.0
 
     real.run(scenario)
@@ -338,5 +219,172 @@ def test_triton_itself_reloads_the_ensemble_above_a_reloaded_member(real: Bench)
         assert await asyncio.to_thread(answer, real.server, "upper") == 2.0
         await real.load(control, "lower", 2)
         assert await asyncio.to_thread(answer, real.server, "upper") == 4.0
+
+    real.run(scenario)
+
+
+def test_instances_and_generation_are_those_of_the_load(bench: Bench) -> None:
+    bench.repository.publish("scaled", 1)
+
+    async def scenario(control: TritonControl) -> None:
+        await bench.load(control, "scaled")
+        row = await bench.row(control, "scaled")
+        assert (row.instances, row.generation) == (1, 0)
+        await bench.load(control, "scaled", instances=2, generation=3)
+        row = await bench.row(control, "scaled")
+        assert (row.instances, row.generation) == (2, 3)
+        await bench.load(control, "scaled", instances=1, generation=3)
+        row = await bench.row(control, "scaled")
+        assert (row.instances, row.generation) == (1, 3)
+
+    bench.run(scenario)
+
+
+def test_an_ensemble_has_a_generation_and_no_instances(bench: Bench) -> None:
+    bench.repository.publish("part", 1)
+    bench.repository.publish_ensemble("whole", "part")
+
+    async def scenario(control: TritonControl) -> None:
+        await bench.load(control, "part")
+        config = bench.repository.config("whole", 1, generation=2)
+        await control.load(bench.server, ModelName("whole"), config)
+        row = await bench.row(control, "whole")
+        assert (row.state, row.instances, row.generation) == (ModelState.READY, 0, 2)
+
+    bench.run(scenario)
+
+
+def test_a_dead_process_is_healed_by_another_generation_alone(bench: Bench) -> None:
+    """On 2.51 the model stays READY; a load with nothing changed is none, and one that scales heals nothing."""
+    bench.repository.publish("dying", 1)
+    probe = Probe(ModelName("dying"), 1, INPUTS)
+
+    async def scenario(control: TritonControl) -> None:
+        for _ in range(2):  # the second load of a model is a reload in any case, see below
+            await bench.load(control, "dying")
+        assert (await control.probe(bench.server, probe)).broken == ""
+        bench.repository.kill(bench.server, "dying")
+        before = await bench.row(control, "dying")
+        for instances in (None, None, 2):
+            await bench.load(control, "dying", instances=instances)
+            await control.observe(bench.server)  # from here on a probe tries every instance
+            result = await control.probe(bench.server, probe)
+            assert "is not healthy" in result.broken, instances
+        after = await bench.row(control, "dying")
+        assert (before.state, after.state) == (ModelState.READY, ModelState.READY)
+        assert after.failed >= before.failed + 3
+
+        await bench.load(control, "dying", generation=1)
+        row = await bench.row(control, "dying")
+        assert (row.state, row.generation, row.failed) == (ModelState.READY, 1, 0)
+        assert await control.probe(bench.server, probe) == ProbeResult(probe)
+
+    bench.run(scenario)
+
+
+async def requests_until(server: Server, model: str, ended: asyncio.Event) -> tuple[int, list[str]]:
+    """Send one request after the other; returns how many were answered, and what went wrong with the others."""
+    answered, failed = 0, []
+    async with InferenceServerClient(server.endpoints.grpc) as client:
+        while not ended.is_set():
+            tensor = InferInput("X", [1, 1], "FP32")
+            tensor.set_data_from_numpy(np.ones((1, 1), np.float32))
+            try:
+                await client.infer(model, [tensor], client_timeout=10)
+                answered += 1
+            except InferenceServerException as error:
+                failed.append(str(error))
+    return answered, failed
+
+
+@pytest.mark.parametrize("generation", [0, 1], ids=["scaled", "healed"])
+def test_no_request_fails_while_a_model_is_changed(real: Bench, generation: int) -> None:
+    """Measured on 2.51: instances come and go in place, with what was counted kept; a reload begins to count anew."""
+    model, repository = f"busy_{generation}", real.repository
+    repository.publish(model, 1)
+    assert isinstance(repository, RealRepository)
+
+    async def scenario(control: TritonControl) -> None:
+        for _ in range(2):
+            await real.load(control, model, instances=1)
+        (process,) = repository.stubs(model)[-1:]
+        ended = asyncio.Event()
+        clients = [asyncio.create_task(requests_until(real.server, model, ended)) for _ in range(4)]
+        before = await counted(real, control, model, 20)
+        await real.load(control, model, instances=3, generation=generation)
+        row = await real.row(control, model)
+        assert (row.instances, row.generation, row.failed) == (3, generation, 0)
+        if not generation:
+            assert row.succeeded >= before
+            assert process in repository.stubs(model)
+        await real.load(control, model, instances=2, generation=generation)
+        assert (await real.row(control, model)).instances == 2
+        await counted(real, control, model, row.succeeded + 20)
+        ended.set()
+        outcomes = await asyncio.gather(*clients)
+        assert [failed for _, failed in outcomes] == [[], [], [], []]
+        assert all(answered > 0 for answered, _ in outcomes)
+
+    real.run(scenario)
+
+
+def test_the_second_load_of_a_model_is_a_reload_even_with_nothing_changed(real: Bench) -> None:
+    """Measured on 2.51: the first change of the instances after a load takes as long as a load, and as much memory."""
+    real.repository.publish("twice", 1)
+    assert isinstance(real.repository, RealRepository)
+    processes = []
+
+    async def scenario(control: TritonControl) -> None:
+        assert isinstance(real.repository, RealRepository)
+        for _ in range(3):
+            await real.load(control, "twice", instances=1)
+            processes.append(real.repository.stubs("twice")[-1])
+
+    real.run(scenario)
+    assert processes[0] != processes[1] == processes[2]
+
+
+async def counted(bench: Bench, control: TritonControl, model: str, least: int) -> int:
+    """Wait until so many requests were counted."""
+    async with asyncio.timeout(20):
+        while True:
+            row = await bench.row(control, model)
+            if row.succeeded >= least:
+                return row.succeeded
+
+
+def test_the_server_says_which_backends_it_has(bench: Bench) -> None:
+    asked = frozenset({"python", "onnxruntime", "nothing_here"})
+
+    async def scenario(control: TritonControl) -> None:
+        before = (await control.observe(bench.server)).models
+        assert await control.backends(bench.server, asked) == {"python", "onnxruntime"}
+        assert await control.backends(bench.server, frozenset({"python"})) == {"python"}
+        assert await control.backends(bench.server, frozenset()) == frozenset()
+        assert (await control.observe(bench.server)).models == before
+        with pytest.raises(ServerUnreachableError):
+            await control.backends(NOWHERE, asked)
+        with pytest.raises(AdminKeyRefusedError):
+            await control.backends(replace(bench.server, admin_key="another"), asked)
+
+    bench.run(scenario)
+
+
+def test_backends_are_asked_for_once_and_nothing_of_that_stays(real: Bench, real_server: EmbeddedServer) -> None:
+    def index() -> list[str]:
+        headers = {"triton-grpc-protocol-admin-key": real.server.admin_key or ""}
+        with triton.InferenceServerClient(real.server.endpoints.grpc) as client:
+            return [entry.name for entry in client.get_model_repository_index(headers=headers).models]
+
+    async def questions(control: TritonControl, *names: str) -> int:
+        mark = real_server.log_mark()
+        await control.backends(real.server, frozenset(names))
+        return sum("loading: tritonfleet-asks-" in line for line in await real_server.log_since(mark))
+
+    async def scenario(control: TritonControl) -> None:
+        assert await questions(control, "python", "tensorrt") == 2
+        assert await questions(control, "python", "tensorrt", "onnxruntime") == 1
+        assert await questions(control, "python", "onnxruntime") == 0
+        assert not [name for name in await asyncio.to_thread(index) if name.startswith("tritonfleet-asks")]
 
     real.run(scenario)

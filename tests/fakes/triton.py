@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from control_plane.errors import AdminKeyRefusedError, DeadlineExceededError, LoadFailedError, ServerUnreachableError
 from control_plane.state import (
@@ -17,6 +18,7 @@ from control_plane.state import (
     ServerCondition,
     ServerId,
 )
+from tests.fakes.world import BACKENDS
 
 
 @dataclass
@@ -24,7 +26,8 @@ class FakeModel:
     """A published model.
 
     `broken` is why its code fails, `invalid` why its config does. One that `hangs` never loads; one that
-    `vanishes` does not stay; one that is `wrong` answers golden requests wrongly.
+    `vanishes` does not stay. Once loaded, one that is `wrong` answers golden requests wrongly, one that is `slow`
+    answers none in time, and one that `refuses` answers each with that error of its own.
     """
 
     versions: tuple[int, ...] = (1,)
@@ -34,21 +37,47 @@ class FakeModel:
     hangs: bool = False
     vanishes: bool = False
     wrong: bool = False
+    slow: bool = False
+    refuses: str = ""
 
 
 @dataclass
 class FakeProcess:
-    """One server: its key, whether it answers, which Triton it is, what its index says, and what models run with."""
+    """One server: its key, whether it answers, which Triton it is, what its index says, and what models run with.
+
+    What a test puts in `dead` stays READY and answers nothing, until a load changes more than its instances. `failed`
+    and `succeeded` are what its requests came to: of probes, only those that fail are counted by themselves.
+    """
 
     key: str | None = None
     up: bool = True
     version: str = "2.51.0"
+    has: frozenset[str] = BACKENDS
     rows: dict[tuple[str, int], tuple[ModelState, str]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     instances: dict[str, int] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
+    succeeded: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def run(self, model: str, config: dict[str, Any], *, scales: bool) -> None:
+        """Have a loaded model run with `config`. More than another number of instances begins its life anew."""
+        before, groups = self.configs.get(model, {}), config.get("instance_group", [])
+        if {**config, "instance_group": []} != {**before, "instance_group": []}:
+            self.begin_anew(model)
+        self.configs[model] = config
+        self.files[model] = config.get("default_model_filename", "")
+        self.instances[model] = (sum(int(group["count"]) for group in groups) or 1) if scales else 0
+        self.generations[model] = int(config.get("parameters", {}).get(GENERATION, {}).get("string_value", 0))
+
+    def begin_anew(self, model: str) -> None:
+        """Have new processes for a model, with nothing counted."""
+        self.dead.discard(model)
+        self.configs.pop(model, None)
+        self.succeeded.pop(model, None)
+        self.failed.pop(model, None)
 
 
 class FakeTriton:
@@ -84,7 +113,7 @@ class FakeTriton:
                 process.files.get(name, ""),
                 process.instances.get(name, 0),
                 process.generations.get(name, 0),
-                0,
+                process.succeeded.get(name, 0),
                 process.failed.get(name, 0),
             )
             if state == "READY"
@@ -107,13 +136,7 @@ class FakeTriton:
             if not any(name == member and row[0] is ModelState.READY for (name, _), row in process.rows.items()):
                 self._load(process, member, max(self.published[member].versions))
         self._load(process, model, int(versions[0]))
-        groups = given.get("instance_group", [])
-        generation = int(given.get("parameters", {}).get(GENERATION, {}).get("string_value", 0))
-        if generation != process.generations.get(model, 0):
-            process.dead.discard(model)  # a load with a changed config starts the model's process anew
-        process.files[model] = given.get("default_model_filename", "")
-        process.instances[model] = sum(group["count"] for group in groups)
-        process.generations[model] = generation
+        process.run(model, given, scales=not self.published[model].members)
 
     async def probe(self, server: Server, probe: Probe) -> ProbeResult:
         """Answer as the model would."""
@@ -124,12 +147,25 @@ class FakeTriton:
             return ProbeResult(probe, unsure=str(error))
         if process.rows.get((probe.model, probe.version), (None, ""))[0] is not ModelState.READY:
             return ProbeResult(probe, unsure="unknown model")
-        if probe.model in process.dead:
-            process.failed[probe.model] = process.failed.get(probe.model, 0) + 1
-            return ProbeResult(probe, broken=f"Stub process '{probe.model}_0_0' is not healthy.")
-        if probe.outputs and self.published[probe.model].wrong:
-            return ProbeResult(probe, broken="it answers a golden request wrongly: output 'Y' is off by up to 1")
-        return ProbeResult(probe)
+        published, name = self.published[probe.model], str(probe.model)
+        broken = ""
+        if name in process.dead:
+            broken = f"Stub process '{name}_0_0' is not healthy."
+        elif published.slow:
+            broken = "it did not answer within 5 s"
+        elif published.refuses and probe.outputs:
+            broken = f"it refuses a golden request: {published.refuses}"
+        elif published.wrong and probe.outputs:
+            broken = "it answers a golden request wrongly: output 'Y' is off by up to 1"
+        if name in process.dead or published.refuses:
+            process.failed[name] = process.failed.get(name, 0) + 1
+        return ProbeResult(probe, broken=broken)
+
+    async def backends(self, server: Server, names: frozenset[str]) -> frozenset[str]:
+        """Return those of `names` that the process has."""
+        process = self._process(server)
+        await asyncio.sleep(0)
+        return names & process.has
 
     async def unload(self, server: Server, model: ModelName) -> None:
         """Unload every version."""
@@ -139,6 +175,7 @@ class FakeTriton:
         for name, version in process.rows:
             if name == model:
                 process.rows[name, version] = (ModelState.UNAVAILABLE, "unloaded")
+        process.begin_anew(model)
 
     async def close(self) -> None:
         """Nothing is open."""

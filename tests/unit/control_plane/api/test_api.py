@@ -148,7 +148,7 @@ def test_servers_show_what_they_hold_and_never_their_key() -> None:
         response = await client.get("/v1/servers/s0")
         body = response.json()
         assert (body["condition"], body["endpoints"]["grpc"]) == ("healthy", "127.0.0.1:2")
-        assert body["models"] == [{"name": "b", "version": 1, "state": "READY", "reason": "", "instances": 0}]
+        assert body["models"] == [{"name": "b", "version": 1, "state": "READY", "reason": "", "instances": 1}]
         listed = await client.get("/v1/servers")
         assert listed.json()["servers"] == [body]
         assert rig.servers[0].admin_key is not None
