@@ -1,12 +1,14 @@
 """The CUDA driver, as far as a compile needs it: which GPUs are here, and which of them the compiler shall use.
 
-`libcuda.so.1` comes with the driver: where it cannot be loaded there is no GPU. Used by `toolkit` for TensorRT alone;
-TensorRT-RTX compiles without a GPU. Never run on hardware yet.
+`libcuda.so.1` comes with the driver: where it cannot be loaded there is no GPU. Used by `toolkit` for TensorRT alone,
+for TensorRT-RTX compiles without a GPU, and by whatever runs engines to prove them. Never run on hardware yet.
 """
 
 import ctypes
 from dataclasses import dataclass
 from typing import Any, Final
+
+LIBRARY: Final = "libcuda.so.1"
 
 _MAJOR: Final = 75
 _MINOR: Final = 76
@@ -27,14 +29,15 @@ class CudaDevice:
     compute_capability: str
 
 
-def use_device(compute_capability: str) -> CudaDevice:
+def find_device(compute_capability: str, library: str = LIBRARY) -> CudaDevice:
+    """Return the first GPU of `compute_capability`, the one that `use_device` takes. Raises NoGpuError."""
+    return _find(_driver(library), compute_capability)
+
+
+def use_device(compute_capability: str, library: str = LIBRARY) -> CudaDevice:
     """Make the first GPU of `compute_capability` this thread's current one. Raises NoGpuError."""
-    driver = _driver()
-    devices = [_device(driver, ordinal) for ordinal in range(_count(driver))]
-    chosen = next((device for device in devices if device.compute_capability == compute_capability), None)
-    if chosen is None:
-        here = ", ".join(f"{device.name} ({device.compute_capability})" for device in devices) or "none"
-        raise NoGpuError(f"there is no GPU of compute capability {compute_capability} here, only: {here}")
+    driver = _driver(library)
+    chosen = _find(driver, compute_capability)
     # The primary context is the one that the CUDA runtime inside the compiler uses when it is current.
     context = ctypes.c_void_p()
     _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), chosen.ordinal), "cuDevicePrimaryCtxRetain")
@@ -42,9 +45,18 @@ def use_device(compute_capability: str) -> CudaDevice:
     return chosen
 
 
-def _driver() -> Any:  # noqa: ANN401 - a foreign library
+def _find(driver: Any, compute_capability: str) -> CudaDevice:  # noqa: ANN401 - a foreign library
+    devices = [_device(driver, ordinal) for ordinal in range(_count(driver))]
+    chosen = next((device for device in devices if device.compute_capability == compute_capability), None)
+    if chosen is None:
+        here = ", ".join(f"{device.name} ({device.compute_capability})" for device in devices) or "none"
+        raise NoGpuError(f"there is no GPU of compute capability {compute_capability} here, only: {here}")
+    return chosen
+
+
+def _driver(library: str) -> Any:  # noqa: ANN401 - a foreign library
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(library)
     except OSError as exc:
         raise NoGpuError(f"there is no NVIDIA driver here ({exc})") from exc
     _check(driver.cuInit(0), "cuInit")

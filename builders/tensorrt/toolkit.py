@@ -64,14 +64,18 @@ class Toolkit(ABC):
 
 def load_toolkit(runtime: Runtime) -> Toolkit:
     """Import the module of `runtime`. Raises ImportError where there is none."""
+    module = import_runtime(runtime)
+    return TensorRt(module) if runtime == "tensorrt" else TensorRtRtx(module)
+
+
+def import_runtime(runtime: Runtime) -> Any:  # noqa: ANN401 - a module without types
+    """Return the module of `runtime`, under whichever name it is installed. Raises ImportError where there is none."""
     for name in _MODULES[runtime]:
         try:
-            module = importlib.import_module(name)
+            return importlib.import_module(name)
         except ModuleNotFoundError as exc:
             if exc.name != name:
                 raise
-            continue
-        return TensorRt(module) if runtime == "tensorrt" else TensorRtRtx(module)
     raise ModuleNotFoundError(f"No module named '{_MODULES[runtime][0]}'", name=_MODULES[runtime][0])
 
 

@@ -3,10 +3,8 @@
 Runs by itself where a GPU and a module are. Not one of these tests has run on hardware yet.
 """
 
-import importlib
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from builders.reference import Case, load_reference, save_reference
 from builders.targets import RTX_COMPUTE_CAPABILITIES, Precision, Runtime, Target
 from builders.tensorrt.compile import compile_engine
 from builders.tensorrt.request import EngineRequest, EngineResult
+from builders.tensorrt.toolkit import import_runtime
 from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.cuda import Cuda
 from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.errors import ModelSetupError
 from control_plane.embedded.backends.tensorrt_rtx.rtx_serving.execution import Engine
@@ -32,10 +31,17 @@ from tests.unit.builders.tensorrt.tiny_onnx import RANGE, WIDTH, tiny_model
 
 pytestmark = pytest.mark.gpu
 
-MODULES: Mapping[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx_bindings"}
+RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt_rtx")
 TOLERANCE: Mapping[Precision, float] = {"fp32": 2e-3, "fp16": 2e-2}
 """Largest absolute error of a normalised output; fp32 allows for TF32, which TensorRT uses unless told otherwise."""
 ELEMENT_TYPE: Mapping[Precision, int] = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+
+
+def module_of(runtime: Runtime) -> Any:
+    try:
+        return import_runtime(runtime)
+    except ImportError as exc:
+        pytest.skip(f"{runtime} is not installed: {exc}")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +52,10 @@ def gpu() -> Cuda:
         pytest.skip(str(exc))
 
 
-@pytest.fixture(params=MODULES)
+@pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest, gpu: Cuda) -> Runtime:
     chosen: Runtime = request.param
-    if find_spec(MODULES[chosen]) is None:
-        pytest.skip(f"{MODULES[chosen]} is not installed")
+    module_of(chosen)
     if chosen == "tensorrt_rtx" and gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
         pytest.skip(f"TensorRT-RTX does not compile for compute capability {gpu.compute_capability}")
     return chosen
@@ -77,7 +82,7 @@ def compiled(request: EngineRequest) -> EngineResult:
 
 
 def opened(runtime: Runtime, engine: Path, gpu: Cuda) -> Engine:
-    module: Any = importlib.import_module(MODULES[runtime])
+    module = module_of(runtime)
     return Engine(module, module.Logger(module.Logger.WARNING), engine, gpu)
 
 
@@ -91,8 +96,7 @@ def test_an_engine_gives_the_sources_answers(runtime: Runtime, precision: Precis
 
 
 def test_what_only_tensorrt_keeps(gpu: Cuda, tmp_path: Path) -> None:
-    if find_spec("tensorrt") is None:
-        pytest.skip("tensorrt is not installed")
+    module_of("tensorrt")
     request = request_of("tensorrt", gpu.compute_capability, "fp32", tmp_path)
     first, second = compiled(request), compiled(request)
     assert (first.timing_cache, second.timing_cache) == ("new", "used")
@@ -101,8 +105,7 @@ def test_what_only_tensorrt_keeps(gpu: Cuda, tmp_path: Path) -> None:
 
 
 def test_an_engine_of_another_architecture_is_refused(gpu: Cuda, tmp_path: Path) -> None:
-    if find_spec(MODULES["tensorrt_rtx"]) is None:
-        pytest.skip("tensorrt_rtx_bindings is not installed")
+    module_of("tensorrt_rtx")
     other = "12.0" if gpu.compute_capability != "12.0" else "8.9"
     result = compiled(request_of("tensorrt_rtx", other, "fp16", tmp_path))
     with pytest.raises(ModelSetupError, match="for another GPU architecture"):
@@ -110,7 +113,8 @@ def test_an_engine_of_another_architecture_is_refused(gpu: Cuda, tmp_path: Path)
 
 
 def test_a_real_tritonserver_serves_an_engine(gpu: Cuda, tmp_path: Path) -> None:
-    if find_spec(MODULES["tensorrt_rtx"]) is None or gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
+    module_of("tensorrt_rtx")
+    if gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
         pytest.skip(f"no TensorRT-RTX for compute capability {gpu.compute_capability} here")
     result = compiled(request_of("tensorrt_rtx", gpu.compute_capability, "fp32", tmp_path))
     version = tmp_path / "repository" / "tiny" / "1"
