@@ -132,7 +132,7 @@ def difference(given: Array, expected: Mapping[str, Any]) -> str:
     if close.all():
         return ""
     apart = np.abs(one[~close] - other[~close])
-    return f"is off by up to {float(np.nan_to_num(apart, nan=np.inf).max()):.3g}"
+    return f"is off by up to {float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max()):.3g}"
 
 
 def judge_error(probe: Probe, error: InferenceServerException, deadline_s: float) -> ProbeResult:

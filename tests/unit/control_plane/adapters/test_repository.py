@@ -10,7 +10,7 @@ import pytest
 from builders.manifest import Manifest, ManifestTarget
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.errors import LoadFailedError
-from control_plane.state import ModelName, Pin
+from control_plane.state import GENERATION, ModelName, Pin
 
 CONFIG = """\
 name: "{name}"
@@ -56,6 +56,15 @@ def test_the_config_of_a_load_names_one_version(tmp_path: Path) -> None:
     config = json.loads(RepositoryFolder(tmp_path).load_config(ModelName("m"), 2))
     assert config["version_policy"] == {"specific": {"versions": ["2"]}}
     assert (config["backend"], config["max_batch_size"]) == ("python", 4)
+
+
+def test_the_config_of_a_load_says_how_many_instances_and_which_generation(tmp_path: Path) -> None:
+    package(tmp_path, "m", "1")
+    repository = RepositoryFolder(tmp_path)
+    config = json.loads(repository.load_config(ModelName("m"), 1, instances=3, generation=2))
+    assert config["instance_group"] == [{"count": 3}]
+    assert config["parameters"] == {GENERATION: {"string_value": "2"}}
+    assert "parameters" not in json.loads(repository.load_config(ModelName("m"), 1))
 
 
 def test_a_version_goes_by_its_own_config_whatever_becomes_of_the_package(tmp_path: Path) -> None:
