@@ -28,19 +28,27 @@ IR_VERSION = "ir_version"
 OPSET = "opset"
 """Option of an ONNX file: its opset of the default domain."""
 
+# The TensorRT backend's README: such an engine holds code for the host, which the backend runs only when told to.
+_NOT_COMPATIBLE = (
+    "the engine is version-compatible, and the server does not take such engines: start tritonserver with "
+    "--backend-config=tensorrt,version-compatible=true"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What a server has. `compute_capabilities` are those of its GPUs, as "8.9"; empty for a server on a CPU.
 
     `versions` are of runtimes on the server, as far as they are known otherwise than from the release: `tensorrt`,
-    `tensorrt_rtx`, `onnxruntime` (a Python-based backend runs whatever is installed beside it).
+    `tensorrt_rtx`, `onnxruntime` (a Python-based backend runs whatever is installed beside it). `version_compatible`
+    says whether its TensorRT backend was started to take version-compatible engines: it refuses them otherwise.
     """
 
     compute_capabilities: tuple[str, ...] = ()
     release: TritonRelease | None = None
     backends: frozenset[str] = frozenset()
     versions: Mapping[str, str] = field(default_factory=dict)
+    version_compatible: bool = False
 
     @property
     def runtimes(self) -> TritonRelease:
@@ -189,7 +197,8 @@ def _runtime_problem(target: Target, made: ManifestTarget, server: ServerFacts) 
             if version is None:
                 return "the manifest does not say of which TensorRT it is; publish the version again"
             compatible = made.options.get(VERSION_COMPATIBLE) == "true"
-            return engine_problem(version, version_compatible=compatible, release=server.runtimes)
+            problem = engine_problem(version, version_compatible=compatible, release=server.runtimes)
+            return problem or (_NOT_COMPATIBLE if compatible and not server.version_compatible else None)
         case "tensorrt_rtx":
             return _rtx_problem(made.toolchain.get("tensorrt_rtx"), server.versions.get("tensorrt_rtx"))
         case "onnxruntime":

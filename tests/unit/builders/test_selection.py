@@ -16,6 +16,7 @@ RELEASE = TritonRelease("24.12", "2.53.0", "10.7.0.23", "12.6.3", "1.20.1")
 ALL_BACKENDS = frozenset({"onnxruntime", "tensorrt", "tensorrt_rtx"})
 CPU = ServerFacts((), RELEASE, frozenset({"onnxruntime"}))
 H100 = ServerFacts(("9.0",), RELEASE, ALL_BACKENDS)
+COMPATIBLE_H100 = replace(H100, version_compatible=True)
 L4 = ServerFacts(("8.9",), RELEASE, ALL_BACKENDS, {"tensorrt_rtx": "1.7.1.116"})
 
 
@@ -105,11 +106,23 @@ def test_an_engine_of_another_tensorrt_is_refused_with_what_to_build() -> None:
         "version-compatible with that TensorRT or an older one"
     )
     compatible = {name: replace(it, options={"version_compatible": "true"}) for name, it in targets.items()}
-    assert chosen(compatible, H100) == "tensorrt-sm_90-fp32"
+    assert chosen(compatible, COMPATIBLE_H100) == "tensorrt-sm_90-fp32"
     assert chosen(targets, replace(H100, versions={"tensorrt": "10.3.0.26"})) == "tensorrt-sm_90-fp32"
-    assert "is not known" in chosen(compatible, replace(H100, release=None))
+    assert "is not known" in chosen(compatible, replace(COMPATIBLE_H100, release=None))
     nameless = {name: replace(it, toolchain={}) for name, it in targets.items()}
     assert "the manifest does not say of which TensorRT it is" in chosen(nameless, H100)
+
+
+@pytest.mark.parametrize("tensorrt", ["10.3.0.26", "10.7.0.23"])
+def test_a_version_compatible_engine_needs_a_server_that_was_started_for_it(tensorrt: str) -> None:
+    name = "tensorrt-sm_90-fp32"
+    targets = {name: made(name, toolchain={"tensorrt": tensorrt}, options={"version_compatible": "true"})}
+    assert chosen(targets, H100) == (
+        "no target of the version fits the server: tensorrt-sm_90-fp32 cannot be loaded: the engine is "
+        "version-compatible, and the server does not take such engines: start tritonserver with "
+        "--backend-config=tensorrt,version-compatible=true"
+    )
+    assert chosen(targets, COMPATIBLE_H100) == name
 
 
 def test_engines_of_several_tensorrt_versions_stand_side_by_side() -> None:
@@ -120,9 +133,13 @@ def test_engines_of_several_tensorrt_versions_stand_side_by_side() -> None:
     assert chosen(targets, H100) == "tensorrt-sm_90-fp32@10.7.0.23"
     assert chosen(targets, replace(H100, versions={"tensorrt": "10.5.0.18"})) == "tensorrt-sm_90-fp32"
     every = {name: replace(it, options={"version_compatible": "true"}) for name, it in targets.items()}
-    assert chosen(every, replace(H100, versions={"tensorrt": "10.9.0.34"})) == "tensorrt-sm_90-fp32@10.7.0.23"
+    assert (
+        chosen(every, replace(COMPATIBLE_H100, versions={"tensorrt": "10.9.0.34"})) == "tensorrt-sm_90-fp32@10.7.0.23"
+    )
     plain_is_better = every | {"tensorrt-sm_90-fp32": targets["tensorrt-sm_90-fp32"]}
-    assert chosen(plain_is_better, replace(H100, versions={"tensorrt": "10.5.0.18"})) == "tensorrt-sm_90-fp32"
+    assert (
+        chosen(plain_is_better, replace(COMPATIBLE_H100, versions={"tensorrt": "10.5.0.18"})) == "tensorrt-sm_90-fp32"
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,6 +238,7 @@ SERVERS = st.builds(
     st.sampled_from([None, RELEASE, TritonRelease("26.01")]),
     st.sets(st.sampled_from(sorted(ALL_BACKENDS))).map(frozenset),
     st.dictionaries(st.sampled_from(["tensorrt", "tensorrt_rtx"]), VERSIONS),
+    st.booleans(),
 )
 WISHES = st.lists(st.sampled_from(PRECISIONS), max_size=3, unique=True)
 
@@ -258,3 +276,5 @@ def test_laws(
         assert all(it != "7.5" for it in server.compute_capabilities) or set(server.compute_capabilities) == {own}
     if target.runtime == "tensorrt" and "version_compatible" not in answer.entry.options:
         assert answer.entry.toolchain["tensorrt"] == server.runtimes.tensorrt
+    if target.runtime == "tensorrt" and "version_compatible" in answer.entry.options:
+        assert server.version_compatible
