@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from builders.manifest import ManifestTarget
 from builders.releases import TritonRelease, engine_problem, onnx_problem, version_parts
-from builders.targets import PRECISIONS, RUNTIMES, Precision, Target
+from builders.targets import PRECISIONS, RUNTIMES, Precision, Runtime, Target, target_problem
 
-_RUNTIME_ORDER = ("tensorrt", "tensorrt_rtx", "onnxruntime")
+_RUNTIME_ORDER: tuple[Runtime, ...] = ("tensorrt", "tensorrt_rtx", "onnxruntime")
+_USUAL: Mapping[str, tuple[Precision, ...]] = {"cpu": ("fp32",), "cuda": ("fp32",)}
 _DEVICE_ORDER = {"cuda": 0, "cpu": 1}
 _FIRST_AMPERE = (8, 0)
 
@@ -135,7 +136,8 @@ def select(
     if not fitting:
         told = dict(sorted(causes.items()))
         listed = "; ".join(f"{name} {cause}" for name, cause in told.items())
-        return Refusal(f"no target of the version fits the server: {listed or 'it has none'}", told)
+        advice = _advice(entries, server, precisions)
+        return Refusal(f"no target of the version fits the server: {listed or 'it has none'}{advice}", told)
     fitting.sort(key=lambda entry: (entry.on_cpu and not precisions, _rank(entry, server, wishes[entry.on_cpu])))
     best = fitting[0]
     causes |= {entry.name: f"fits too; {best.name} comes first" for entry in fitting[1:]}
@@ -154,6 +156,35 @@ def cc_model_filenames(targets: Mapping[str, ManifestTarget], precision: Precisi
             filenames.setdefault(target.compute_capability or "", made.filename)
     filenames.pop("", None)
     return filenames
+
+
+def _advice(entries: Sequence[_Entry], server: ServerFacts, precisions: Sequence[Precision]) -> str:
+    """Return what to build for the server, as the end of a refusal; "" where what is built for it has another fault."""
+    wanted = target_for(server, precisions)
+    for_it = (
+        entry.target.runtime in server.backends
+        and (not precisions or entry.target.precision in precisions)
+        and _architecture_problem(entry.target, entry.made, server.compute_capabilities) is None
+        for entry in entries
+    )
+    return "" if wanted is None or not entries or any(for_it) else f"; build {wanted} for it"
+
+
+def target_for(server: ServerFacts, precisions: Sequence[Precision] = ()) -> Target | None:
+    """Return the target to build for a server of the runtimes that it has; None where there is none that it could load.
+
+    On GPUs of one architecture an engine, on others what runs on any of them, and on a CPU what is for CPUs; in the
+    precision that is wished most, or without a wish in the one that is usual there.
+    """
+    capabilities = set(server.compute_capabilities)
+    own = [f"sm_{it.replace('.', '')}" for it in capabilities] if len(capabilities) == 1 else []
+    for device in (*own, *(["cuda"] if capabilities else []), "cpu"):
+        for runtime in (it for it in _RUNTIME_ORDER if it in server.backends):
+            for precision in precisions or _USUAL.get(device, ("fp16", "fp32")):
+                target = Target(runtime, device, precision)
+                if target_problem(target) is None:
+                    return target
+    return None
 
 
 def _cause(entry: _Entry, server: ServerFacts, *, allow_unproven: bool) -> str | None:

@@ -183,6 +183,32 @@ def test_an_onnx_file_that_is_too_new_is_refused() -> None:
     assert chosen(targets, replace(CPU, versions={"onnxruntime": "1.23.2"})) == "onnxruntime-cpu-fp32"
 
 
+@pytest.mark.parametrize(
+    ("server", "wishes", "to_build"),
+    [
+        (H100, (), "tensorrt-sm_90-fp16"),
+        (H100, ("int8",), "tensorrt-sm_90-int8"),
+        (replace(L4, backends=frozenset({"tensorrt_rtx", "onnxruntime"})), (), "tensorrt_rtx-sm_89-fp16"),
+        (replace(H100, backends=frozenset({"tensorrt_rtx", "onnxruntime"})), (), "onnxruntime-cuda-fp32"),
+        (replace(H100, compute_capabilities=("8.0", "9.0")), (), "onnxruntime-cuda-fp32"),
+        (CPU, (), "onnxruntime-cpu-fp32"),
+        (CPU, ("fp16", "int8"), "onnxruntime-cpu-int8"),
+    ],
+)
+def test_where_nothing_is_for_the_server_what_to_build_is_told(
+    server: ServerFacts, wishes: tuple[Precision, ...], to_build: str
+) -> None:
+    told = chosen(version("tensorrt-sm_75-fp32"), server, *wishes)
+    assert told.endswith(f"; build {to_build} for it")
+    assert chosen(version("tensorrt-sm_75-fp32", to_build), server, *wishes) == to_build
+
+
+def test_what_cannot_be_built_for_a_server_is_not_told() -> None:
+    targets = version("tensorrt-sm_75-fp32")
+    assert chosen(targets, replace(CPU, backends=frozenset({"python"}))).endswith("and the server has no GPU")
+    assert chosen(targets, CPU, "fp8").endswith("and the server has no GPU")
+
+
 def test_what_is_no_target_is_told_and_never_chosen() -> None:
     targets = {"coreml-m4-fp16": made("onnxruntime-cpu-fp32"), **version("onnxruntime-cuda-fp32")}
     refusal = select(targets, CPU)
