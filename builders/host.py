@@ -1,20 +1,28 @@
 """What this machine builds and runs with: its CPU, its GPUs through NVML, and the installed tools. Only observes."""
 
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from builders.targets import Gpu, Host
+from builders.targets import DISTRIBUTIONS, Gpu, Host, Runtime
 
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_cu12_bindings")
+ABSENT = "absent"
 
 
 def observe_host() -> Host:
     """Return what is here. A machine without NVIDIA's driver or without `nvidia-ml-py` has no GPUs."""
-    distributions = {name: version for name in _RUNTIMES if (version := version_of(name)) != ABSENT}
+    names = [name for alike in DISTRIBUTIONS.values() for name in alike]
+    distributions = {name: version for name in names if (version := version_of(name)) != ABSENT}
     return Host(_cpu_name(), _gpus(), distributions)
 
 
-ABSENT = "absent"
+def runtime_version(runtime: Runtime, find: Callable[[str], str] | None = None) -> str:
+    """Return the installed version of a runtime, whichever distribution brings it, or ABSENT.
+
+    `find` returns a distribution's version, or ABSENT (default: `version_of`).
+    """
+    versions = map(find or version_of, DISTRIBUTIONS[runtime])
+    return next((version for version in versions if version != ABSENT), ABSENT)
 
 
 def version_of(distribution: str) -> str:

@@ -14,6 +14,24 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+DISTRIBUTIONS: Mapping[Runtime, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": (
+        "tensorrt",
+        *("tensorrt_cu13", "tensorrt_cu12"),
+        *("tensorrt_cu13_bindings", "tensorrt_cu12_bindings"),
+    ),
+    "tensorrt_rtx": (
+        "tensorrt_rtx",
+        *("tensorrt_rtx_cu13", "tensorrt_rtx_cu12"),
+        *("tensorrt_rtx_cu13_bindings", "tensorrt_rtx_cu12_bindings"),
+    ),
+}
+"""Distributions any of which brings a runtime's module: meta packages, those for one CUDA, and the wheels of bindings.
+
+`importlib.metadata` finds one whether it is written with hyphens or underscores.
+"""
+
 RTX_COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0")
 """What TensorRT-RTX 1.7 compiles for without a GPU of that kind (its `ComputeCapability` enumeration)."""
 
@@ -87,15 +105,15 @@ def why_not_built_here(target: Target, host: Host) -> str | None:
     """Return what this machine lacks to build `target`; None where it lacks nothing."""
     match target.runtime:
         case "onnxruntime":
-            return None if _onnxruntime(host) else "needs onnxruntime: pip install 'tritonfleet[cpu]'"
+            return None if _has(target.runtime, host) else "needs onnxruntime: pip install 'tritonfleet[cpu]'"
         case "tensorrt_rtx":
-            if "tensorrt_rtx_cu12_bindings" in host.distributions or "tensorrt_rtx" in host.distributions:
+            if _has(target.runtime, host):
                 return None
             return "needs TensorRT-RTX: pip install 'tritonfleet[tensorrt_rtx]'"
         case "tensorrt":
             if _gpu(target, host) is None:
                 return f"needs a GPU of {target.device}"
-            return None if "tensorrt" in host.distributions else "needs TensorRT: pip install 'tritonfleet[tensorrt]'"
+            return None if _has(target.runtime, host) else "needs TensorRT: pip install 'tritonfleet[tensorrt]'"
 
 
 def why_not_run_here(target: Target, host: Host) -> str | None:
@@ -114,8 +132,8 @@ def why_not_run_here(target: Target, host: Host) -> str | None:
     return None if _gpu(target, host) is not None else f"needs a GPU of {target.device}"
 
 
-def _onnxruntime(host: Host) -> bool:
-    return "onnxruntime" in host.distributions or "onnxruntime-gpu" in host.distributions
+def _has(runtime: Runtime, host: Host) -> bool:
+    return any(name in host.distributions for name in DISTRIBUTIONS[runtime])
 
 
 def _gpu(target: Target, host: Host) -> Gpu | None:

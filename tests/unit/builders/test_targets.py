@@ -1,5 +1,7 @@
 """Targets: which there can be, and what a machine lacks to build or run one."""
 
+from dataclasses import replace
+
 import pytest
 
 from builders.targets import Gpu, Host, Target, target_problem, why_not_built_here, why_not_run_here
@@ -44,6 +46,10 @@ def test_impossible_targets_are_told(target: Target, problem: str | None) -> Non
         (CUDA, H100, None, None),
         (PLAN, CPU, "needs a GPU of sm_90", "needs a GPU of sm_90"),
         (PLAN, H100, None, None),
+        (PLAN, replace(H100, distributions={"tensorrt_cu12": "10.13.3.9"}), None, None),
+        (PLAN, replace(H100, distributions={"tensorrt_cu13_bindings": "10.13.3.9"}), None, None),
+        (PLAN, replace(H100, distributions={}), "pip install 'tritonfleet[tensorrt]'", "pip install"),
+        (ENGINE, Host("a CPU", distributions={"tensorrt_rtx_cu13_bindings": "1.8"}), None, "needs a GPU of sm_120"),
         (Target("tensorrt", "sm_80", "fp16"), H100, "needs a GPU of sm_80", "needs a GPU of sm_80"),
         (ENGINE, CPU, "pip install 'tritonfleet[tensorrt_rtx]'", "pip install 'tritonfleet[tensorrt_rtx]'"),
         (ENGINE, RTX, None, "needs a GPU of sm_120"),
