@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from control_plane.error_kinds import ErrorKind
 from control_plane.state import ModelName, Pin, ServerId
 
 
@@ -70,7 +71,7 @@ class Unloaded:
 class Failed:
     """The action failed. `reason` is Triton's own, or the cause from the server's log.
 
-    `hung`: it did not end within its deadline, and may go on for ever on the server.
+    `hung`: it did not end within its deadline, and may go on for ever on the server. `kind` is what kind of trouble.
     """
 
     action: Action
@@ -78,6 +79,7 @@ class Failed:
     retryable: bool
     seconds: float
     hung: bool = False
+    kind: ErrorKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,21 @@ import uvicorn
 from fastapi import FastAPI
 
 from control_plane.adapters.local_fleet import LocalFleet
+from control_plane.adapters.operation_store import SqlOperationStore
 from control_plane.adapters.registered_fleet import open_fleet, read_servers
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.adapters.signatures import SignatureCheck, open_signature_check
-from control_plane.adapters.store import open_store
+from control_plane.adapters.store import SqlStore
+from control_plane.adapters.transactions import open_transactions
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
 from control_plane.api import Access, Parts, create_app
 from control_plane.deployments import Deployments, FleetView
 from control_plane.embedded import EmbeddedFleet, ServerSpec
 from control_plane.errors import ControlPlaneError, PortTakenError, SettingsError
 from control_plane.executor import Executor
+from control_plane.journal import Journal
 from control_plane.metrics import Metrics
+from control_plane.operations import OperationStore
 from control_plane.ports import DeploymentStore, Fleet
 from control_plane.reconciler import Reconciler, Timing, View, World
 from control_plane.settings import ENV_PREFIX, Settings
@@ -65,9 +69,10 @@ async def build_control_plane(settings: Settings, fleet: Fleet) -> AsyncIterator
     Raises StateFileLockedError, StateFileError, SettingsError, MissingExtraError.
     """
     signatures = _signatures(settings)
-    async with open_store(settings.state_path) as store:
+    async with open_transactions(settings.state_path) as transactions:
+        store, operations = SqlStore(transactions), SqlOperationStore(transactions)
         whole = await open_fleet(fleet, store, _named(settings))
-        async with _run_loop(settings, whole, store, signatures) as control:
+        async with _run_loop(settings, whole, (store, operations), signatures) as control:
             yield control
 
 
@@ -82,10 +87,11 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
     signatures = _signatures(settings)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
-        store = await stack.enter_async_context(open_store(settings.state_path))
+        transactions = await stack.enter_async_context(open_transactions(settings.state_path))
+        store, operations = SqlStore(transactions), SqlOperationStore(transactions)
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
         whole = await open_fleet(LocalFleet(fleet.servers()), store, _named(settings))
-        control = await stack.enter_async_context(_run_loop(settings, whole, store, signatures))
+        control = await stack.enter_async_context(_run_loop(settings, whole, (store, operations), signatures))
         api = await stack.enter_async_context(_answer(control.app, listener))
         yield RunningControlPlane(_url(settings, listener), fleet, control, api)
 
@@ -131,16 +137,34 @@ async def until_one_ends(*tasks: asyncio.Task[None]) -> NoReturn:
 
 @asynccontextmanager
 async def _run_loop(
-    settings: Settings, fleet: Fleet, store: DeploymentStore, signatures: SignatureCheck | None
+    settings: Settings,
+    fleet: Fleet,
+    stores: tuple[DeploymentStore, OperationStore],
+    signatures: SignatureCheck | None,
 ) -> AsyncIterator[ControlPlane]:
+    store, operations = stores
     catalogue = RepositoryFolder(settings.model_repository, signatures)
     triton = GrpcTritonControl(fleet.log_of, Deadlines(load_s=settings.load_deadline_s))
     metrics = Metrics()
     timing = Timing(interval_s=settings.reconcile_interval_s)
-    world = World(store, catalogue, fleet, triton)
+    journal = Journal(operations, timing.now)
+    await journal.recover()
+    world = World(store, catalogue, fleet, triton, journal)
     reconciler = Reconciler(world, Executor(triton, catalogue), metrics, timing)
-    deployments = Deployments(store, catalogue, timing.now, reconciler.wake, lambda: _fleet_view(reconciler.view))
-    parts = Parts(deployments, reconciler, catalogue, fleet, store, metrics, timing.now, settings.reconcile_interval_s)
+    deployments = Deployments(
+        store, catalogue, timing.now, reconciler.wake, lambda: _fleet_view(reconciler.view), journal.announce
+    )
+    parts = Parts(
+        deployments,
+        reconciler,
+        journal,
+        catalogue,
+        fleet,
+        store,
+        metrics,
+        timing.now,
+        settings.reconcile_interval_s,
+    )
     loop = asyncio.create_task(reconciler.run(), name="reconciler")
     try:
         yield ControlPlane(create_app(parts, _access(settings)), deployments, reconciler, metrics, loop)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from builders.targets import Precision
+from control_plane.operations import OperationKind
 from control_plane.planning import (
     Circumstances,
     Infeasible,
@@ -96,6 +97,17 @@ class FleetView:
     places: frozenset[Place] = field(default_factory=frozenset)
 
 
+Announce = Callable[[OperationKind, Deployment, frozenset[ModelName]], Awaitable[None]]
+"""Hears of every revision once it is stored, with the models that it leaves to nobody: the journal opens an operation.
+
+Where the process ends in between, the loop does the same work; its steps then belong to healings.
+"""
+
+
+async def _tell_nobody(_kind: OperationKind, _deployment: Deployment, _released: frozenset[ModelName]) -> None:
+    return
+
+
 class Deployments:
     """Create, change and delete, one at a time, so that two writers cannot both pass the check for conflicts."""
 
@@ -106,8 +118,10 @@ class Deployments:
         now: Callable[[], datetime],
         wake: Callable[[], None],
         fleet: Callable[[], FleetView] = FleetView,
+        announce: Announce = _tell_nobody,
     ) -> None:
         self._store, self._catalogue, self._now, self._wake, self._fleet = store, catalogue, now, wake, fleet
+        self._announce = announce
         self._writing = asyncio.Lock()
 
     async def create(
@@ -151,7 +165,7 @@ class Deployments:
                 reasons = self._without_place(deployment, others, published)
             if reasons:
                 return Infeasible(reasons)
-            await self._write(self._store.create, deployment)
+            await self._write(OperationKind.DEPLOY, self._store.create, deployment)
             return deployment
 
     async def change(
@@ -191,7 +205,8 @@ class Deployments:
                 return Infeasible(reasons)
             now = self._now()
             after = {it: _next_revision(everyone[it], revised, now) for it, revised in moved.items()}
-            await self._write(self._store.replace, *after.values())
+            kind = OperationKind.REDEPLOY if after[name].all_pins != before.all_pins else OperationKind.SCALE
+            await self._write(kind, self._store.replace, *after.values())
             return after[name]
 
     async def redeploy(
@@ -225,7 +240,7 @@ class Deployments:
             if reasons:
                 return Infeasible(reasons)
             after = _next_revision(before, then, self._now())
-            await self._write(self._store.replace, after)
+            await self._write(OperationKind.ROLLBACK, self._store.replace, after)
             return after
 
     async def delete(self, name: DeploymentName, *, expected: int | None = None) -> Deleted | NotFound | Outdated:
@@ -238,8 +253,10 @@ class Deployments:
                 return Outdated(deployment, expected)
             await self._store.delete(name)
             still = {pin.model for other in await self._store.list() for pin in other.all_pins}
+            released = frozenset(pin.model for pin in deployment.all_pins) - still
+            await self._announce(OperationKind.UNDEPLOY, deployment, released)
         self._wake()
-        return Deleted(deployment, frozenset(pin.model for pin in deployment.all_pins) - still)
+        return Deleted(deployment, released)
 
     async def get(self, name: DeploymentName) -> Deployment | None:
         """Return the deployment `name`, or None."""
@@ -270,11 +287,15 @@ class Deployments:
             if it.deployment == deployment.name or (it.deployment, it.track) not in before
         )
 
-    async def _write(self, write: Callable[..., Awaitable[bool]], *deployments: Deployment) -> None:
+    async def _write(
+        self, kind: OperationKind, write: Callable[..., Awaitable[bool]], *deployments: Deployment
+    ) -> None:
         # Somebody asks for these models now: what failed before is tried again at once.
         await self._store.forget(frozenset(pin.model for deployment in deployments for pin in deployment.all_pins))
         written = await write(*deployments)
         assert written  # noqa: S101 - the lock is ours, and so is the state file
+        for deployment in deployments:
+            await self._announce(kind, deployment, frozenset())
         self._wake()
 
 

@@ -11,9 +11,13 @@ from typing import NamedTuple
 from control_plane.errors import (
     AdminKeyRefusedError,
     ControlPlaneError,
+    DamagedVersionError,
     DeadlineExceededError,
     LoadFailedError,
+    LocationBusyError,
+    LocationError,
     MissingExtraError,
+    NoSpaceError,
     PortTakenError,
     ServerStartError,
     ServerUnreachableError,
@@ -52,6 +56,10 @@ _BY_CLASS: dict[type[ControlPlaneError], ErrorKind] = {
     StateFileError: ErrorKind.INFRASTRUCTURE,
     SettingsError: ErrorKind.INVALID_INPUT,
     MissingExtraError: ErrorKind.INFRASTRUCTURE,
+    NoSpaceError: ErrorKind.INFRASTRUCTURE,
+    LocationBusyError: ErrorKind.INFRASTRUCTURE,
+    LocationError: ErrorKind.INFRASTRUCTURE,
+    DamagedVersionError: ErrorKind.ARTIFACT,
 }
 
 

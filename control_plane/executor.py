@@ -10,12 +10,14 @@ from itertools import groupby
 from typing import assert_never
 
 from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Setting, Skipped, Unload, Unloaded
+from control_plane.error_kinds import kind_of
 from control_plane.errors import ControlPlaneError, DeadlineExceededError, RetryableError
 from control_plane.planning.plan import PlannedAction
 from control_plane.ports import Catalogue, TritonControl
 from control_plane.state import ModelName, Pin, Server
 
-Keep = Callable[[Outcome], Awaitable[None]]
+Keep = Callable[[PlannedAction, Outcome], Awaitable[None]]
+Begin = Callable[[PlannedAction], Awaitable[None]]
 
 
 class Executor:
@@ -24,25 +26,30 @@ class Executor:
     def __init__(self, triton: TritonControl, catalogue: Catalogue, *, at_once: int = 2) -> None:
         self._triton, self._catalogue, self._at_once = triton, catalogue, at_once
 
-    async def execute(self, server: Server, steps: Sequence[PlannedAction], keep: Keep) -> tuple[Outcome, ...]:
-        """Carry out `steps` on `server`. Each outcome goes to `keep` as soon as it is known."""
+    async def execute(
+        self, server: Server, steps: Sequence[PlannedAction], keep: Keep, begin: Begin | None = None
+    ) -> tuple[Outcome, ...]:
+        """Carry out `steps` on `server`. `begin` hears of each before, `keep` of its outcome as soon as it is known."""
         room = asyncio.Semaphore(self._at_once)
         outcomes: list[Outcome] = []
 
-        async def carry_out(action: Action) -> None:
+        async def carry_out(step: PlannedAction) -> None:
+            action = step.action
             blocked = _blocked(action, outcomes)
             if blocked:
                 outcome: Outcome = Skipped(action, blocked)
             else:
                 async with room:
+                    if begin is not None:
+                        await begin(step)
                     outcome = await self._act(server, action)
-            await keep(outcome)
+            await keep(step, outcome)
             outcomes.append(outcome)
 
         for _, stage in groupby(sorted(steps, key=lambda step: step.stage), key=lambda step: step.stage):
             async with asyncio.TaskGroup() as group:
                 for step in stage:
-                    group.create_task(carry_out(step.action))
+                    group.create_task(carry_out(step))
         return tuple(outcomes)
 
     async def _act(self, server: Server, action: Action) -> Outcome:
@@ -60,7 +67,8 @@ class Executor:
                     assert_never(action)
         except ControlPlaneError as error:
             retryable, hung = isinstance(error, RetryableError), isinstance(error, DeadlineExceededError)
-            return Failed(action, str(error), retryable, clock() - begun, hung=hung and isinstance(action, Load))
+            hung = hung and isinstance(action, Load)
+            return Failed(action, str(error), retryable, clock() - begun, hung=hung, kind=kind_of(error))
 
     async def _load(self, server: Server, action: Load) -> None:
         for pin in (*action.members, Pin(action.model, action.version)):

@@ -17,6 +17,7 @@ from typing import assert_never
 from control_plane.actions import Failed, Load, Loaded, Outcome, Skipped, Unloaded
 from control_plane.errors import ControlPlaneError
 from control_plane.executor import Executor
+from control_plane.journal import Journal
 from control_plane.metrics import Metrics
 from control_plane.observing import Observer
 from control_plane.planning import (
@@ -34,6 +35,7 @@ from control_plane.planning import (
     quarantined,
     retry_delay_s,
 )
+from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
 from control_plane.probing import Prober
 from control_plane.state import (
@@ -70,6 +72,7 @@ class World:
     catalogue: Catalogue
     fleet: Fleet
     triton: TritonControl
+    journal: Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +171,11 @@ class Reconciler:
         busy = frozenset(self._busy)
         deployments = await self._world.store.list()
         view = await self._look(deployments)
+        statuses = {it.name: (it, view.status_of(it)) for it in deployments}
+        await self._world.journal.planned(view.plan)
+        await self._world.journal.settle(view.plan, statuses, view.by_id)
         self._begin_executions(view, busy)
-        states = [view.status_of(deployment).state for deployment in deployments]
+        states = [status.state for _, status in statuses.values()]
         self._metrics.passed(clock() - begun, view.observed, states)
         self.view = view
         self.prober.show(view.observed)
@@ -224,21 +230,30 @@ class Reconciler:
         for server_id, steps in view.plan.by_server().items():
             if server_id not in busy and server_id not in self._busy:
                 task = asyncio.create_task(
-                    self._execute(servers[server_id], _due(steps), view), name=f"execute on {server_id}"
+                    self._execute(servers[server_id], self._due(steps), view), name=f"execute on {server_id}"
                 )
                 self._busy[server_id] = task
+
+    def _due(self, steps: tuple[PlannedAction, ...]) -> tuple[PlannedAction, ...]:
+        """Return the loads; the unloads only where there are none. What was cancelled is left alone.
+
+        Loads take long. An unload planned before them could hit a model that a new deployment needs by then, so it is
+        planned anew after them.
+        """
+        wanted = tuple(step for step in steps if not self._world.journal.is_cancelled(step))
+        return tuple(step for step in wanted if isinstance(step.action, Load)) or wanted
 
     async def _execute(self, server: Server, steps: tuple[PlannedAction, ...], view: View) -> None:
         hung = ""
 
-        async def keep(outcome: Outcome) -> None:
+        async def keep(step: PlannedAction, outcome: Outcome) -> None:
             nonlocal hung
             if isinstance(outcome, Failed) and outcome.hung:
                 hung = outcome.reason
-            await self._keep(outcome, view)
+            await self._keep(step, outcome, view)
 
         try:
-            await self._executor.execute(server, steps, keep)
+            await self._executor.execute(server, steps, keep, self._world.journal.started)
             if hung:
                 await self._restart(server, hung)
         except Exception as error:  # no wake: the interval keeps a bug from becoming a hot loop
@@ -259,11 +274,13 @@ class Reconciler:
             word = "restarted" if ours else "not ours to restart, though it should be"
             logger.warning("Server %s is %s: %s", server.id, word, reason)
 
-    async def _keep(self, outcome: Outcome, view: View) -> None:
+    async def _keep(self, step: PlannedAction, outcome: Outcome, view: View) -> None:
         self._metrics.outcome(outcome)
         record = self._record(outcome, view.records.get((outcome.action.server, outcome.action.model)))
         if record is not None:
             await self._world.store.record(record)
+        retry_at = record.retry_at if record is not None and record.failures < QUARANTINED_AFTER else None
+        await self._world.journal.ended(step, outcome, retry_at)
 
     def _record(self, outcome: Outcome, before: ActionRecord | None) -> ActionRecord | None:
         """Return what to remember of `outcome`; None where nothing was tried."""
@@ -323,13 +340,3 @@ class Reconciler:
     def _take_note(self, place: str, error: Exception) -> None:
         self._metrics.error(place)
         self.last_error = f"{self._timing.now():%Y-%m-%d %H:%M:%S} UTC, {place}: {type(error).__name__}: {error}"
-
-
-def _due(steps: tuple[PlannedAction, ...]) -> tuple[PlannedAction, ...]:
-    """Return the loads; the unloads only where there are none.
-
-    Loads take long. An unload planned before them could hit a model that a new deployment needs by then, so it is
-    planned anew after them.
-    """
-    loads = tuple(step for step in steps if isinstance(step.action, Load))
-    return loads or steps

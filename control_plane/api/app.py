@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from control_plane.api import deployments, endpoints, models, servers, system
+from control_plane.api import deployments, endpoints, models, operations, servers, system
 from control_plane.api.parts import Parts
 from control_plane.api.problems import ProblemBody, documented, install
 from control_plane.api.security import OPEN_PATHS, Access, Guard
@@ -36,7 +36,14 @@ def create_app(parts: Parts, access: Access) -> FastAPI:
         HTTPStatus.INTERNAL_SERVER_ERROR,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
-    for router in (deployments.router, endpoints.router, models.router, servers.router, system.router):
+    for router in (
+        deployments.router,
+        endpoints.router,
+        models.router,
+        operations.router,
+        servers.router,
+        system.router,
+    ):
         app.include_router(router, responses=errors, dependencies=[Depends(_documents_the_token)])
     install(app)
     app.add_middleware(Guard, access=access)

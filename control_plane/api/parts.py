@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from control_plane.deployments import Deployments
+from control_plane.journal import Journal
 from control_plane.metrics import Metrics
 from control_plane.ports import Catalogue, DeploymentStore, Fleet
 from control_plane.reconciler import Reconciler
@@ -19,6 +20,7 @@ class Parts:
 
     deployments: Deployments
     reconciler: Reconciler
+    journal: Journal
     catalogue: Catalogue
     fleet: Fleet
     store: DeploymentStore

@@ -9,6 +9,7 @@ from control_plane.api import schemas
 from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
 from control_plane.api.views import server_body, server_list
+from control_plane.operations import OperationKind
 from control_plane.state import (
     Device,
     Endpoints,
@@ -69,6 +70,7 @@ async def drain(server_id: Id, parts: UsedParts, body: schemas.DrainBody | None 
     seen = _seen(parts, server_id)
     reason = (body or schemas.DrainBody()).reason
     await parts.store.mark(Mark(ServerId(server_id), reason, parts.now()))
+    await parts.journal.begin(OperationKind.DRAIN, server=ServerId(server_id))
     parts.reconciler.wake()
     return server_body(seen, parts.reconciler.view)
 

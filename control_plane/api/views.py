@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from typing import assert_never
 
 from builders.model_config import ModelConfig
 from control_plane.actions import Load, Unload
 from control_plane.api import schemas
 from control_plane.api.wanted_schemas import wanted_body
+from control_plane.operations import Operation, Step
 from control_plane.planning import (
     Broken,
     DeploymentState,
@@ -65,6 +67,14 @@ def endpoint_bodies(endpoints: Iterable[Endpoint]) -> list[schemas.EndpointBody]
         )
         for it in endpoints
     ]
+
+
+def operation_body(operation: Operation) -> schemas.OperationBody:
+    """Show an operation with its steps."""
+    fields = {it.name for it in dataclass_fields(Operation)} - {"steps"}
+    of_step = [it.name for it in dataclass_fields(Step)]
+    steps = [schemas.StepBody(**{name: getattr(step, name) for name in of_step}) for step in operation.steps]
+    return schemas.OperationBody(**{name: getattr(operation, name) for name in fields}, steps=steps)
 
 
 def explanation(deployment: Deployment, view: View) -> schemas.Explanation:

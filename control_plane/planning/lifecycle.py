@@ -23,7 +23,7 @@ from control_plane.planning.desired import Assigned, Desired, Merger, contradict
 from control_plane.planning.fitting import Quarantined
 from control_plane.planning.pins import dependency_levels
 from control_plane.planning.placement import Circumstances, Place, Placement, place_replicas
-from control_plane.planning.plan import InfeasibleDeployment, Plan, PlannedAction, Waiting
+from control_plane.planning.plan import InfeasibleDeployment, LoadKind, Plan, PlannedAction, Waiting
 from control_plane.planning.targets import TargetOnServer, choose_targets, unproven_problem
 from control_plane.state import (
     NO_VERSION,
@@ -187,7 +187,8 @@ class _ServerWork:
                 self.loading.add(model)
                 below = self.desired.below(model)
                 load = Load(self.seen.server.id, model, pin.version, below, self._settings(pin, *below))
-                self.steps.append(PlannedAction(load, reason, stage, self.desired.needed_by[model]))
+                needed_by = self.desired.needed_by[model]
+                self.steps.append(PlannedAction(load, reason, stage, needed_by, self._kind(pin)))
 
     def plan_unloads(self) -> None:
         """Give up what no deployment pins, ensembles before their members, after every load."""
@@ -274,6 +275,15 @@ class _ServerWork:
         if own and running not in (0, own):
             return f"{_instances(running)} running, its config says {own}."
         return None
+
+    def _kind(self, pin: Pin) -> LoadKind:
+        """Return what loading the pinned version now changes on the server."""
+        row = self._ready_row(pin)
+        if row is None:
+            return "reload" if self.seen.ready_versions(pin.model) else "load"
+        setting = self._setting(pin)
+        same = self._is_chosen(pin) and setting.generation == row.generation
+        return "scale" if same and row.instances not in (0, setting.instances) else "reload"
 
     def _ready_row(self, pin: Pin) -> ObservedModel | None:
         rows = (row for row in self.seen.rows_of(pin.model) if row.version == pin.version)

@@ -5,24 +5,29 @@ Made by `lifecycle`; carried out by `executor`; shown by `api`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from control_plane.actions import Action
 from control_plane.planning.placement import Placement
 from control_plane.planning.targets import TargetOnServer
 from control_plane.state import DeploymentName, ModelName, ServerId
 
+LoadKind = Literal["load", "reload", "scale"]
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedAction:
     """One step on one server. Steps of a server with the same `stage` are independent; a lower stage comes first.
 
-    `needed_by` are the deployments that it is done for; none for an unload.
+    `needed_by` are the deployments that it is done for; none for an unload. `kind` says of a load what it changes: it
+    brings the model, replaces what is ready, or changes the number of its instances.
     """
 
     action: Action
     reason: str
     stage: int
     needed_by: tuple[DeploymentName, ...] = ()
+    kind: LoadKind = "load"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from builders.releases import release_of
-from control_plane.actions import Load, Loaded, Outcome
+from control_plane.actions import Load, Loaded
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.embedded import EmbeddedServer
 from control_plane.errors import (
@@ -197,7 +197,7 @@ def test_loading_an_ensemble_moves_a_changed_member_unless_it_is_pinned_again(re
         executor = Executor(control, RepositoryFolder(real.repository.root))
         load = Load(real.server.id, ModelName("over"), 1, (pin,))
 
-        async def keep(_: Outcome) -> None:
+        async def keep(*_: object) -> None:
             """Forget it."""
 
         (outcome,) = await executor.execute(real.server, [PlannedAction(load, "why", 0)], keep)

@@ -5,9 +5,11 @@ from fastapi import FastAPI
 from control_plane.api import Access, Parts, create_app
 from control_plane.deployments import Deployments, FleetView
 from control_plane.executor import Executor
+from control_plane.journal import Journal
 from control_plane.metrics import Metrics
 from control_plane.reconciler import Reconciler, Timing, World
 from control_plane.state import PublishedModel, Server
+from tests.fakes.operations import FakeOperationStore
 from tests.fakes.triton import FakeModel, FakeTriton
 from tests.fakes.world import FakeCatalogue, FakeClock, FakeFleet, FakeStore, a_package, a_server
 
@@ -25,10 +27,14 @@ class Rig:
             self.triton.start(server)
         self.catalogue, self.store, self.clock = FakeCatalogue(*packages), FakeStore(), FakeClock()
         self.fleet, self.metrics = FakeFleet(*self.servers), Metrics()
-        world = World(self.store, self.catalogue, self.fleet, self.triton)
+        self.operations = FakeOperationStore()
+        self.journal = Journal(self.operations, self.clock)
+        world = World(self.store, self.catalogue, self.fleet, self.triton, self.journal)
         timing = Timing(interval_s=5.0, now=self.clock, jitter=lambda: 0.0)
         self.loop = Reconciler(world, Executor(self.triton, self.catalogue), self.metrics, timing)
-        self.deployments = Deployments(self.store, self.catalogue, self.clock, self.loop.wake, self._fleet_view)
+        self.deployments = Deployments(
+            self.store, self.catalogue, self.clock, self.loop.wake, self._fleet_view, self.journal.announce
+        )
 
     def _fleet_view(self) -> FleetView:
         return FleetView(self.loop.view.observed, self.loop.view.plan.placement.places())
@@ -36,7 +42,15 @@ class Rig:
     def app(self, access: Access | None = None) -> FastAPI:
         """Return the API over all this."""
         parts = Parts(
-            self.deployments, self.loop, self.catalogue, self.fleet, self.store, self.metrics, self.clock, 5.0
+            deployments=self.deployments,
+            reconciler=self.loop,
+            journal=self.journal,
+            catalogue=self.catalogue,
+            fleet=self.fleet,
+            store=self.store,
+            metrics=self.metrics,
+            now=self.clock,
+            interval_s=5.0,
         )
         return create_app(parts, access or Access())
 

@@ -7,9 +7,13 @@ from control_plane.error_kinds import ErrorKind, kind_of
 from control_plane.errors import (
     AdminKeyRefusedError,
     ControlPlaneError,
+    DamagedVersionError,
     DeadlineExceededError,
     LoadFailedError,
+    LocationBusyError,
+    LocationError,
     MissingExtraError,
+    NoSpaceError,
     PermanentError,
     PortTakenError,
     RetryableError,
@@ -34,6 +38,10 @@ BY_CLASS: dict[type[ControlPlaneError], ErrorKind] = {
     StateFileError: ErrorKind.INFRASTRUCTURE,
     SettingsError: ErrorKind.INVALID_INPUT,
     MissingExtraError: ErrorKind.INFRASTRUCTURE,
+    NoSpaceError: ErrorKind.INFRASTRUCTURE,
+    LocationBusyError: ErrorKind.INFRASTRUCTURE,
+    LocationError: ErrorKind.INFRASTRUCTURE,
+    DamagedVersionError: ErrorKind.ARTIFACT,
 }
 
 OUT_OF_MEMORY = [
@@ -115,7 +123,8 @@ def test_every_error_there_is_has_a_kind_by_its_class() -> None:
     there = {it for it in vars(errors).values() if isinstance(it, type) and issubclass(it, ControlPlaneError)}
     assert there <= set(BY_CLASS)
     for kind_of_error in there:
-        assert kind_of(kind_of_error("something that tells nothing")) is BY_CLASS[kind_of_error]
+        more = {"bytes_short": 1} if kind_of_error is NoSpaceError else {}
+        assert kind_of(kind_of_error("something that tells nothing", **more)) is BY_CLASS[kind_of_error]
 
 
 def test_the_class_tells_more_than_the_text() -> None:

@@ -20,7 +20,7 @@ def step(stage: int, model: str, *members: Pin) -> PlannedAction:
 def execute(triton: FakeTriton, *steps: PlannedAction) -> tuple[Outcome, ...]:
     kept: list[Outcome] = []
 
-    async def keep(outcome: Outcome) -> None:
+    async def keep(_: PlannedAction, outcome: Outcome) -> None:
         kept.append(outcome)
 
     async def scenario() -> tuple[Outcome, ...]:
@@ -71,7 +71,7 @@ def test_no_more_calls_at_once_than_allowed() -> None:
         triton.gate = asyncio.Event()
         executor = Executor(triton, FakeCatalogue(*(a_package(name) for name in "abe")), at_once=2)
 
-        async def keep(_: Outcome) -> None:
+        async def keep(_: PlannedAction, __: Outcome) -> None:
             """Forget it."""
 
         task = asyncio.create_task(executor.execute(SERVER, [step(0, name) for name in "abe"], keep))
