@@ -22,7 +22,8 @@ from builders.validate import config_problems
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _LARGEST_VERSION = 2**63 - 1
 # What Triton reads beside the versions (docs/user_guide/model_configuration.md: model_warmup, initial_state, and
-# --model-config-name). Any other folder beside them is nothing to it.
+# --model-config-name). Any other folder beside them is nothing to it, but may be to the model: a Python model finds its
+# weights or its environment there (`args["model_repository"]`, $$TRITON_MODEL_DIRECTORY).
 _SHARED_FOLDERS = frozenset({"configs", "initial_state", "warmup"})
 BYTECODE_FOLDER = "__pycache__"
 _OF_A_VERSION = frozenset({CONFIG_FILENAME, MANIFEST_FILENAME, SBOM_FILENAME, SIGNATURE_FILENAME})
@@ -153,13 +154,15 @@ class _Survey:
             self.notes.append(f"{where}: left behind")
         elif here != self.root or name in _SHARED_FOLDERS:
             return True
+        elif not name.isdigit():
+            self.notes.append(f"{where}: no version; it is taken as it is, beside the versions, which share it")
+            return True
         elif _is_version(name):
             self.numbers.add(int(name))
             return True
         else:
-            known = ", ".join(sorted(_SHARED_FOLDERS))
             self.problems.append(
-                f"{where} is no version: Triton reads folders named 1, 2, 3 and so on, and {known}; move it elsewhere"
+                f"{where} is no version: Triton reads folders named 1, 2, 3 and so on; rename it, or move it elsewhere"
             )
         return False
 

@@ -82,6 +82,30 @@ def test_every_version_is_taken_under_its_number_with_all_its_files(model: Path,
     assert read_spec(result.path).source.kind == "triton_model"
 
 
+def test_folders_beside_the_versions_are_shared_as_they_are(model: Path, repository: Path) -> None:
+    add("env/bin/tool", b"#!/bin/sh\n")(model)
+    (model / "env" / "bin" / "tool").chmod(0o755)
+    add("weights/10/w.bin", b"w")(model)
+    plan = import_plan(model)
+    assert (plan.problems, list(plan.versions)) == ((), [2, 10])
+    assert plan.shared == ("env/bin/tool", "labels.txt", "warmup/x", "weights/10/w.bin")
+    assert plan.notes == (
+        "env: no version; it is taken as it is, beside the versions, which share it",
+        "weights: no version; it is taken as it is, beside the versions, which share it",
+    )
+    path = import_model(plan, repository).path
+    assert (path / "env" / "bin" / "tool").stat().st_mode & 0o111 == 0o111
+    before = tree_digests(model)
+    assert {name: digest for name, digest in tree_digests(path).items() if name in before} == before
+    manifest = read_manifest(path / "2")
+    assert manifest is not None
+    assert {name for name in manifest.sources if not name.startswith("2/")} == {*plan.shared, "config.pbtxt"}
+    assert import_model(import_plan(model), repository).kept == (2, 10)
+    add("weights/10/w.bin", b"other")(model)
+    with pytest.raises(PublishError, match=r"was imported with another weights/10/w\.bin, which its versions share"):
+        import_model(import_plan(model), repository)
+
+
 def test_bytes_taken_are_reported_up_to_the_last(model: Path, repository: Path) -> None:
     reported: list[tuple[int, int]] = []
     plan = import_plan(model)
@@ -214,8 +238,8 @@ def pipe(model: Path) -> None:
         (link_circle, "2/circle leads nowhere:"),
         (link_folder, "3 is a link to a folder; put the folder itself there"),
         (pipe, "2/pipe is neither a file nor a folder"),
-        (add("assets/x"), "assets is no version: Triton reads folders named 1, 2, 3 and so on, and configs, "),
-        (add("03/model.onnx"), "03 is no version"),
+        (add("03/model.onnx"), "03 is no version: Triton reads folders named 1, 2, 3 and so on; rename it"),
+        (add("assets/data.pkl"), "assets/data.pkl is or holds a pickle"),
         (add("99999999999999999999/model.onnx"), "99999999999999999999 is no version"),
         (add("model.toml"), "model.toml is there, so this is a package of Tritonfleet already"),
         (add("2/manifest.json"), "2/manifest.json: a version gets a manifest.json of its own"),
