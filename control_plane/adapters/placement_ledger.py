@@ -69,6 +69,13 @@ class PlacementLedger:
         finally:
             lock.release()
 
+    def tidy(self) -> None:
+        """Take away what a killed one left behind, unless somebody is at work. For calls that need no lock."""
+        with contextlib.suppress(OSError, LocationBusyError, LocationError):  # the next that writes will tell
+            if self._left_over():
+                with self.held(0.0):
+                    pass
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """Give an empty folder in which something is prepared; it is gone afterwards."""
@@ -137,10 +144,13 @@ class PlacementLedger:
         for folder in (path.parent, self._entries, self.folder):
             flush_folder(folder)
 
+    def _left_over(self) -> list[Path]:
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return [path for path in found if path.is_dir() and path != self._entries]
+
     def _sweep(self) -> None:
-        for leftover in self.folder.iterdir():
-            if leftover.is_dir() and leftover != self._entries:
-                delete_tree(leftover)
+        for leftover in self._left_over():
+            delete_tree(leftover)
         for model in self._entries.iterdir() if self._entries.is_dir() else ():
             if not (self.location / model.name).is_dir():
                 delete_tree(model)

@@ -1,17 +1,15 @@
 """The folder that a server loads from: published versions are copied there, checked, renamed into place, and removed.
 
 `version_content` says what a version consists of, `placement_ledger` keeps the staging folder and what was put there;
-`planning.retention` decides what is removed. `VersionPlacer` belongs to `ports` and stands here until it moves there.
+`planning.retention` decides what is removed.
 """
 
 import contextlib
 import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from builders.manifest import version_numbers
 from builders.spec import CONFIG_FILENAME
@@ -19,38 +17,8 @@ from control_plane.adapters.placement_ledger import PlacementLedger, delete_tree
 from control_plane.adapters.version_content import FileDigests, SourceFile, VersionContent, read_content
 from control_plane.errors import LocationError, NoSpaceError
 from control_plane.planning.retention import Installed
+from control_plane.ports import Placed
 from control_plane.state import ModelName, Pin
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A version is where its server loads from. `bytes` is what was copied for that: 0 where it was there already."""
-
-    folder: Path
-    bytes: int = 0
-
-
-class VersionPlacer(Protocol):
-    """Puts versions where a server loads them from. All calls are idempotent, and read or write files: for a thread."""
-
-    def place(self, source: Path, location: Path, model: ModelName, version: int) -> Placed:
-        """Have `location` hold the version as `source` does, its config as the model's, and note that it is needed.
-
-        What is there already and the same is left alone; where both are one folder there is nothing to do. Raises
-        NoSpaceError, LocationBusyError, DamagedVersionError, LocationError; then no half version is there.
-        """
-
-    def remove(self, location: Path, model: ModelName, version: int) -> bool:
-        """Remove a version that `place` put there; False where there is none, or somebody else put it there.
-
-        The version must not be needed or loaded. Raises LocationBusyError, LocationError.
-        """
-
-    def note_needed(self, location: Path, pins: Iterable[Pin]) -> None:
-        """Note that these versions are needed there now; those that `place` did not put there are passed over."""
-
-    def installed(self, location: Path) -> tuple[Installed, ...]:
-        """List the versions that are there, by model and version. Raises LocationError."""
 
 
 class ServerRepository:
@@ -79,6 +47,7 @@ class ServerRepository:
             content, ledger = read_content(source, model, version, self._digests), PlacementLedger(location)
             if self._holds(location, pin, content):
                 ledger.note_needed(pin, self._clock())
+                ledger.tidy()
                 return Placed(target)
         needed = content.bytes + max(content.bytes // 20, self._margin_bytes)
         with _told(f"copy version {version} of '{model}'", location, needed), ledger.held(self._wait_s):
@@ -124,7 +93,10 @@ class ServerRepository:
         return [name for name, file in files.items() if not self._is_same(folder / name, file)]
 
     def _is_same(self, path: Path, file: SourceFile) -> bool:
-        return path.is_file() and path.stat().st_size == file.bytes and self._digests.of(path) == file.sha256
+        try:
+            return path.is_file() and path.stat().st_size == file.bytes and self._digests.of(path) == file.sha256
+        except FileNotFoundError:  # removed meanwhile
+            return False
 
     def _copy(self, ledger: PlacementLedger, pin: Pin, content: VersionContent, needed: int) -> int:
         """Copy what the location lacks; return how many bytes that were. Another may have done it by now."""
@@ -224,11 +196,12 @@ def _write_all(folder: Path, files: Mapping[str, SourceFile]) -> None:
 
 def _installed(ledger: PlacementLedger, model: ModelName) -> Iterator[Installed]:
     package = ledger.location / model
-    for version in version_numbers(package):
-        pin = Pin(model, version)
-        entry = ledger.entry(pin)
-        needed = entry.last_needed if entry is not None else None
-        yield Installed(pin, _size(package / str(version)), entry is not None, needed)
+    with contextlib.suppress(FileNotFoundError):  # what is removed meanwhile is left out
+        for version in version_numbers(package):
+            pin = Pin(model, version)
+            entry = ledger.entry(pin)
+            needed = entry.last_needed if entry is not None else None
+            yield Installed(pin, _size(package / str(version)), entry is not None, needed)
 
 
 def _size(folder: Path) -> int:
