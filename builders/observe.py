@@ -19,7 +19,7 @@ from builders.plan import ObservedPackage, PublishedVersion, export_key, plan_ex
 from builders.sources.catalogue import export_modules, export_tools, module_digest, source_digests
 from builders.spec import CONFIG_FILENAME, BuildSpec, read_spec
 from builders.store.artifacts import ArtifactStore
-from builders.targets import Runtime
+from builders.targets import DISTRIBUTIONS, Runtime
 from builders.validate import config_problems
 
 if TYPE_CHECKING:
@@ -31,11 +31,6 @@ _RUNTIME_TOOLS: dict[Runtime, tuple[str, ...]] = {
     "tensorrt_rtx": ("tensorrt_rtx",),
 }
 """Whose versions decide what an artifact of the runtime is."""
-_SAME_AS = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_cu12_bindings"),
-}
-"""Distributions that carry the same tool under another name."""
 _EXTRAS = {"onnxruntime": "cpu", "onnxruntime-genai": "generation"}
 """Which of our extras brings a tool that exports need, where it is not `export`."""
 _CANDIDATES = (
@@ -111,9 +106,14 @@ def _tools(runtime: Runtime) -> dict[str, str]:
     return {tool: _version(tool) for tool in _RUNTIME_TOOLS[runtime]}
 
 
+def _distributions(tool: str) -> Iterable[str]:
+    """Return the distributions that carry a tool, under whichever name."""
+    return next((names for runtime, names in DISTRIBUTIONS.items() if runtime == tool), (tool,))
+
+
 def _version(tool: str) -> str:
     """Return the version of a tool, whichever distribution carries it; ABSENT where none is installed."""
-    versions = (version_of(name) for name in _SAME_AS.get(tool, (tool,)))
+    versions = (version_of(name) for name in _distributions(tool))
     return next((version for version in versions if version != ABSENT), ABSENT)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from builders.artifacts import Artifact
 from builders.assemble import Assembly, assemble, target_config
 from builders.digests import tree_digests
-from builders.errors import BuildError, MissingTargetError, SourceError, TargetError
+from builders.errors import BuildError, MachineError, MissingTargetError, SourceError, TargetError
 from builders.exporting import write_export
 from builders.forms import load_forms
 from builders.making import Made, Making, form_name, make_artifact
@@ -249,7 +249,7 @@ class _Work:
             made = make_artifact(
                 Making(observed.spec, step, export, form, work, report, timings, self.builder.engine_runner)
             )
-        except BuildError as exc:
+        except (TargetError, MachineError) as exc:
             told = type(exc)(self._with_kept_log(str(exc), work, target))
             if isinstance(told, TargetError):
                 store.add(Artifact(step.key, target, step.toolchain, {}, failed=str(told)))

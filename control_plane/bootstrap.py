@@ -19,12 +19,14 @@ from control_plane.adapters.local_fleet import LocalFleet
 from control_plane.adapters.operation_store import SqlOperationStore
 from control_plane.adapters.registered_fleet import open_fleet, read_servers
 from control_plane.adapters.repository import RepositoryFolder
+from control_plane.adapters.server_repository import ServerRepository
 from control_plane.adapters.signatures import SignatureCheck, open_signature_check
 from control_plane.adapters.store import SqlStore
 from control_plane.adapters.transactions import open_transactions
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
 from control_plane.api import Access, Parts, create_app
 from control_plane.deployments import Deployments, FleetView
+from control_plane.distribution import Distribution
 from control_plane.embedded import EmbeddedFleet, ServerSpec
 from control_plane.errors import ControlPlaneError, PortTakenError, SettingsError
 from control_plane.executor import Executor
@@ -143,14 +145,16 @@ async def _run_loop(
     signatures: SignatureCheck | None,
 ) -> AsyncIterator[ControlPlane]:
     store, operations = stores
-    catalogue = RepositoryFolder(settings.model_repository, signatures)
+    catalogue = RepositoryFolder(settings.model_repository, signatures, settings.profiles)
     triton = GrpcTritonControl(fleet.log_of, Deadlines(load_s=settings.load_deadline_s))
     metrics = Metrics()
     timing = Timing(interval_s=settings.reconcile_interval_s)
     journal = Journal(operations, timing.now)
+    journal.listen(metrics.operation)
     await journal.recover()
-    world = World(store, catalogue, fleet, triton, journal)
-    reconciler = Reconciler(world, Executor(triton, catalogue), metrics, timing)
+    distribution = Distribution(settings.model_repository, ServerRepository(timing.now), timing.now)
+    world = World(store, catalogue, fleet, triton, journal, distribution)
+    reconciler = Reconciler(world, Executor(triton, catalogue, distribution), metrics, timing)
     deployments = Deployments(
         store, catalogue, timing.now, reconciler.wake, lambda: _fleet_view(reconciler.view), journal.announce
     )

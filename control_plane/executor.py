@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import assert_never
 
 from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Setting, Skipped, Unload, Unloaded
+from control_plane.distribution import Distribution
 from control_plane.error_kinds import kind_of
 from control_plane.errors import ControlPlaneError, DeadlineExceededError, RetryableError
 from control_plane.planning.plan import PlannedAction
@@ -23,8 +24,16 @@ Begin = Callable[[PlannedAction], Awaitable[None]]
 class Executor:
     """Stages one after the other, the steps of a stage at the same time, at most `at_once` calls to a server."""
 
-    def __init__(self, triton: TritonControl, catalogue: Catalogue, *, at_once: int = 2) -> None:
-        self._triton, self._catalogue, self._at_once = triton, catalogue, at_once
+    def __init__(
+        self,
+        triton: TritonControl,
+        catalogue: Catalogue,
+        distribution: Distribution | None = None,
+        *,
+        at_once: int = 2,
+    ) -> None:
+        self._triton, self._catalogue, self._distribution = triton, catalogue, distribution
+        self._at_once = at_once
 
     async def execute(
         self, server: Server, steps: Sequence[PlannedAction], keep: Keep, begin: Begin | None = None
@@ -72,6 +81,8 @@ class Executor:
 
     async def _load(self, server: Server, action: Load) -> None:
         for pin in (*action.members, Pin(action.model, action.version)):
+            if self._distribution is not None and server.repository:
+                await asyncio.to_thread(self._distribution.bring, server, pin, action.members)
             config = await asyncio.to_thread(self._config, pin, action.setting(pin.model))
             await self._triton.load(server, pin.model, config)
 

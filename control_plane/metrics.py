@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from control_plane.actions import Action, Load, Outcome, Unload
 from control_plane.actions import Failed as FailedOutcome
+from control_plane.error_kinds import kind_of
+from control_plane.operations import Operation, OperationKind, OperationState
 from control_plane.planning.status import DeploymentState
 from control_plane.state import ObservedServer, ServerCondition
 
@@ -35,6 +37,24 @@ class Metrics:
         self._pass_seconds = Histogram(
             "tritonfleet_pass_seconds", "Time of a reconciliation pass.", registry=self.registry
         )
+        self._failures = Counter(
+            "tritonfleet_action_failures",
+            "Loads and unloads that failed, by the kind of trouble.",
+            ["action", "kind"],
+            registry=self.registry,
+        )
+        self._operations = Counter(
+            "tritonfleet_operations",
+            "Operations that ended, by kind and end.",
+            ["kind", "state"],
+            registry=self.registry,
+        )
+        self._healing_seconds = Histogram(
+            "tritonfleet_healing_seconds",
+            "Time from the beginning of a healing to its end.",
+            buckets=_LOAD_BUCKETS_S,
+            registry=self.registry,
+        )
         self._errors = Counter(
             "tritonfleet_unexpected_errors", "Errors that no code expected.", ["place"], registry=self.registry
         )
@@ -45,9 +65,19 @@ class Metrics:
         """Count how an action ended."""
         word = type(outcome).__name__.lower()
         self._actions.labels(_word(outcome.action), word).inc()
+        if isinstance(outcome, FailedOutcome):
+            kind = outcome.kind or kind_of(outcome.reason)
+            self._failures.labels(_word(outcome.action), kind.value).inc()
         if isinstance(outcome.action, Load) and hasattr(outcome, "seconds"):
             result = "failed" if isinstance(outcome, FailedOutcome) else "loaded"
             self._load_seconds.labels(result).observe(outcome.seconds)
+
+    def operation(self, operation: Operation) -> None:
+        """Count an operation that ended."""
+        if operation.is_finished:
+            self._operations.labels(operation.kind.value, operation.state.value).inc()
+            if operation.kind is OperationKind.HEAL and operation.state is OperationState.DONE:
+                self._healing_seconds.observe((operation.updated_at - operation.created_at).total_seconds())
 
     def passed(self, seconds: float, servers: Iterable[ObservedServer], states: Iterable[DeploymentState]) -> None:
         """Take note of a pass that ended, and of what it saw."""

@@ -3,9 +3,12 @@
 One contract suite (`tests/contract`) runs against the fakes and the real adapters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+from control_plane.planning.retention import Installed
 from control_plane.state import (
     ActionRecord,
     Deployment,
@@ -13,6 +16,7 @@ from control_plane.state import (
     Mark,
     ModelName,
     ObservedServer,
+    Pin,
     Probe,
     ProbeResult,
     Published,
@@ -116,6 +120,37 @@ class Catalogue(Protocol):
 
         It is golden where the version has public probes and the file should give just their answers.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A version is where its server loads from. `bytes` is what was copied for that: 0 where it was there already."""
+
+    folder: Path
+    bytes: int = 0
+
+
+class VersionPlacer(Protocol):
+    """Puts versions where a server loads them from. All calls are idempotent, and read or write files: for a thread."""
+
+    def place(self, source: Path, location: Path, model: ModelName, version: int) -> Placed:
+        """Have `location` hold the version as `source` does, its config as the model's, and note that it is needed.
+
+        What is there already and the same is left alone; where both are one folder there is nothing to do. Raises
+        NoSpaceError, LocationBusyError, DamagedVersionError, LocationError; then no half version is there.
+        """
+
+    def remove(self, location: Path, model: ModelName, version: int) -> bool:
+        """Remove a version that `place` put there; False where there is none, or somebody else put it there.
+
+        The version must not be needed or loaded. Raises LocationBusyError, LocationError.
+        """
+
+    def note_needed(self, location: Path, pins: Iterable[Pin]) -> None:
+        """Note that these versions are needed there now; those that `place` did not put there are passed over."""
+
+    def installed(self, location: Path) -> tuple[Installed, ...]:
+        """List the versions that are there, by model and version. Raises LocationError."""
 
 
 class DeploymentStore(Protocol):

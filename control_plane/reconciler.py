@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import assert_never
 
 from control_plane.actions import Failed, Load, Loaded, Outcome, Skipped, Unloaded
+from control_plane.distribution import Distribution
 from control_plane.errors import ControlPlaneError
 from control_plane.executor import Executor
 from control_plane.journal import Journal
@@ -44,6 +45,7 @@ from control_plane.state import (
     Deployment,
     ModelName,
     ObservedServer,
+    Pin,
     Published,
     Result,
     Server,
@@ -73,6 +75,7 @@ class World:
     fleet: Fleet
     triton: TritonControl
     journal: Journal
+    distribution: Distribution | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class View:
     records: Mapping[tuple[ServerId, ModelName], ActionRecord] = field(default_factory=dict)
     broken: Mapping[tuple[ServerId, ModelName], Broken] = field(default_factory=dict)
     leaving: Mapping[tuple[ServerId, ModelName], datetime] = field(default_factory=dict)
+    deployments: tuple[Deployment, ...] = ()
 
     @cached_property
     def by_id(self) -> Mapping[ServerId, ObservedServer]:
@@ -213,7 +217,7 @@ class Reconciler:
             before.leaving,
         )
         plan = plan_lifecycle(deployments, published, observed, situation)
-        view = View(started_at, observed, published, plan, by_place, situation.broken, before.leaving)
+        view = View(started_at, observed, published, plan, by_place, situation.broken, before.leaving, deployments)
         return replace(view, leaving=self._leaving(view, deployments, now))
 
     def _leaving(
@@ -256,6 +260,9 @@ class Reconciler:
             await self._executor.execute(server, steps, keep, self._world.journal.started)
             if hung:
                 await self._restart(server, hung)
+            if self._world.distribution is not None and server.repository:
+                needed = _needed_on(server.id, view)
+                await asyncio.to_thread(self._world.distribution.retire, server, needed)
         except Exception as error:  # no wake: the interval keeps a bug from becoming a hot loop
             logger.exception("Unexpected error in the execution on server %s", server.id)
             self._take_note("execution", error)
@@ -340,3 +347,17 @@ class Reconciler:
     def _take_note(self, place: str, error: Exception) -> None:
         self._metrics.error(place)
         self.last_error = f"{self._timing.now():%Y-%m-%d %H:%M:%S} UTC, {place}: {type(error).__name__}: {error}"
+
+
+def _needed_on(server: ServerId, view: View) -> frozenset[Pin]:
+    """Return the versions that a server should hold, or holds."""
+    seen = view.by_id.get(server)
+    held = {Pin(row.name, row.version) for row in seen.models} if seen is not None else set()
+    places = {it.deployment: it.track for it in view.plan.placement.assignments if it.server == server}
+    wanted = {
+        pin
+        for deployment in view.deployments
+        if deployment.name in places
+        for pin in deployment.tracks[places[deployment.name]].pins
+    }
+    return frozenset(held | wanted)

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     `port` 0 takes a free one. The `triton_*_port` are those of the first server, and each further one has them three
     higher (8000, 8001, 8002; 8003, ...); left out, free ports are taken.
 
+    `profiles` holds what `tritonfleet measure` measured: placement goes by the memory in it.
+
     `servers` are started on this machine; `servers_file` names further ones that run elsewhere (JSON, a list of what
     `state.Server` has).
 
@@ -50,6 +52,7 @@ class Settings(BaseSettings):
     token: SecretStr | None = None
     model_repository: Path = Path("model_repository")
     state_path: Path = Path(".tritonfleet/state.db")
+    profiles: Path = Path(".tritonfleet/profiles")
     servers: Annotated[int, Field(ge=0, le=64)] = 1
     servers_file: Path | None = None
     load_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0

@@ -19,6 +19,7 @@ from builders.probes import PROBES_FILENAME
 from builders.selection import parse_target
 from builders.validate import config_problems
 from control_plane.adapters.probe_file import read_probe
+from control_plane.adapters.profile_folder import measured_memory
 from control_plane.adapters.signatures import SignatureCheck
 from control_plane.errors import LoadFailedError
 from control_plane.planning.probes import dummy_inputs
@@ -34,17 +35,18 @@ class RepositoryFolder:
     """The packages in the folder `root`. Hidden folders and those without a config or a version are none.
 
     With `signatures`, each version that is not signed or not whole has that as a problem, or as a warning where the
-    check does not require it.
+    check does not require it. `profiles` is the folder of HardwareProfiles that tell what an instance takes of memory.
     """
 
-    def __init__(self, root: Path, signatures: SignatureCheck | None = None) -> None:
-        self._root, self._signatures = root, signatures
+    def __init__(self, root: Path, signatures: SignatureCheck | None = None, profiles: Path | None = None) -> None:
+        self._root, self._signatures, self._profiles = root, signatures, profiles
 
     def read(self) -> Published:
         """Read every package; a folder that vanishes meanwhile is left out."""
         folders = sorted(self._root.iterdir()) if self._root.is_dir() else []
         packages = (self._read_package(folder) for folder in folders if _may_be_package(folder))
-        return Published({package.name: package for package in packages})
+        memory = measured_memory(self._profiles) if self._profiles is not None else {}
+        return Published({package.name: package for package in packages}, memory)
 
     def load_config(
         self, model: ModelName, version: int, target: str = "", *, instances: int | None = None, generation: int = 0

@@ -47,20 +47,22 @@ class VersionShare(Body):
     share: Annotated[int, Field(ge=1, le=100)] = 100
 
 
-def _whole(versions: list[VersionShare] | None) -> list[VersionShare] | None:
-    if versions is not None:
-        if sum(it.share for it in versions) != 100:  # noqa: PLR2004 - percent
-            raise ValueError("the shares do not add up to 100")
-        if len({it.version for it in versions}) < len(versions):
-            raise ValueError("a version is named twice")
+def _whole(versions: list[VersionShare]) -> list[VersionShare]:
+    if sum(it.share for it in versions) != 100:  # noqa: PLR2004 - percent
+        raise ValueError("the shares do not add up to 100")
+    if len({it.version for it in versions}) < len(versions):
+        raise ValueError("a version is named twice")
     return versions
 
 
-Versions = Annotated[
-    list[VersionShare] | None,
-    AfterValidator(_whole),
-    Field(min_length=1, max_length=8, description="Several versions at once, each on servers of its own."),
-]
+Versions = (
+    Annotated[
+        list[VersionShare],
+        Field(min_length=1, max_length=8, description="Several versions at once, each on servers of its own."),
+        AfterValidator(_whole),
+    ]
+    | None
+)
 
 
 class NewDeployment(WantedBody):
@@ -305,6 +307,11 @@ class NewServer(Body):
     backends: Annotated[list[_Word], Field(max_length=64)] = ["python", "onnxruntime"]
     devices: Annotated[list[DeviceBody], Field(max_length=64)] = []
     memory_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
+    repository: Annotated[str, Field(max_length=4096, pattern=r"^(/.*)?$")] = Field(
+        default="",
+        description="Folder of this machine that the server loads from, to which versions are copied; empty where it "
+        "reads the model repository itself.",
+    )
     pool: _Word = "default"
     labels: Annotated[dict[_Word, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
 

@@ -129,5 +129,6 @@ def _server(new: schemas.NewServer) -> Server:
         devices=devices,
         memory_bytes=new.memory_bytes or sum(device.memory_bytes for device in devices),
         pool=new.pool,
+        repository=new.repository,
         labels=dict(sorted(new.labels.items())),
     )

@@ -58,10 +58,13 @@ class WantedBody(_Body):
     replicas: ReplicasBody | Literal["everywhere"] | None = Field(
         default=None, description="In any pool; `everywhere` (where it is never given) is one on each server."
     )
-    pools: Annotated[
-        dict[Annotated[str, Field(pattern=NAME)], ReplicasBody] | None,
-        Field(max_length=64, description="Replicas in pools of their own, beside those of `replicas`."),
-    ] = None
+    pools: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=NAME)], ReplicasBody],
+            Field(max_length=64, description="Replicas in pools of their own, beside those of `replicas`."),
+        ]
+        | None
+    ) = None
     instances: Annotated[int, Field(ge=1, le=MOST_INSTANCES)] | Literal["config"] | None = Field(
         default=None, description="Instances of the model on each replica; `config` is what its config says."
     )
