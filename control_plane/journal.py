@@ -5,14 +5,18 @@ belong to a healing of their server. Every state is durable before anybody can s
 between, the steps that ran are queued again at the next start, and the servers tell what took effect.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Skipped, Unload, Unloaded
 from control_plane.error_kinds import kind_of
 from control_plane.operations import (
     FINISHED,
+    KeyReused,
     Operation,
     OperationId,
     OperationKind,
@@ -55,11 +59,24 @@ KEPT_AT_LEAST = 1000
 _PRUNED_EVERY = timedelta(hours=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that its sender may send again: its idempotency key, and a digest of all that it asks for."""
+
+    key: str
+    digest: str
+
+
+REQUEST: ContextVar[Request | None] = ContextVar("request", default=None)
+"""The request that is being answered, where it came with an idempotency key: what it begins is found by that."""
+
+
 class Journal:
     """The open operations, each with one copy here. Use from one event loop; call `recover` before anything else."""
 
     def __init__(self, store: OperationStore, now: Callable[[], datetime]) -> None:
         self.store = store
+        self.keyed = asyncio.Lock()  # two requests with one key must not both find it new
         self._now = now
         self._open: dict[OperationId, Operation] = {}
         self._released: dict[OperationId, frozenset[ModelName]] = {}
@@ -101,7 +118,10 @@ class Journal:
             revision=revision,
             server=server or ServerId(""),
         )
-        stored = await self.store.add(new)
+        request = REQUEST.get() or Request("", "")
+        stored = await self.store.add(new, request.key, request.digest)
+        if isinstance(stored, KeyReused) or stored.id != new.id:  # an operation before this one of the same request
+            stored = await self.store.add(new)
         assert isinstance(stored, Operation)  # noqa: S101 - no key was given
         self._open[stored.id] = stored
         self._released[stored.id] = released

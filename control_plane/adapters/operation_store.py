@@ -73,6 +73,18 @@ class SqlOperationStore:
 
         return await self._transactions.run(work)
 
+    async def by_key(self, idempotency_key: str, request_digest: str) -> Operation | KeyReused | None:
+        """Return what `add` would find under a key; None where it is new."""
+
+        def work(connection: Connection) -> Operation | KeyReused | None:
+            earlier = _with_key(connection, idempotency_key)
+            if earlier is None:
+                return None
+            digest, stored = earlier
+            return stored if digest == request_digest else KeyReused(stored)
+
+        return await self._transactions.run(work)
+
     async def save(self, *given: Operation) -> None:
         """Write what changed of each of `given`, all or none."""
 

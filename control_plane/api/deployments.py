@@ -8,6 +8,7 @@ from typing import Annotated, assert_never
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from control_plane.api import schemas
+from control_plane.api.idempotency import REPLAYED, IdempotencyKey, once
 from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
 from control_plane.api.views import deployment_body, explanation, revision_body
@@ -52,17 +53,27 @@ async def create(
     new: schemas.NewDeployment,
     parts: UsedParts,
     response: Response,
+    key: IdempotencyKey = None,
     wait: Wait = 0,
     anyway: Anyway = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
 ) -> schemas.DeploymentBody:
     """Declare what should serve. Versions are pinned now; a later publish changes nothing until a redeploy."""
+    async with once(parts, key, "create", new) as first:
+        if first:
+            created = await _create(parts, new, store_anyway=anyway)
+        else:
+            created = await _replayed(parts, new.name, response)
+    return await _answer(parts, created, response, wait)
+
+
+async def _create(parts: Parts, new: schemas.NewDeployment, *, store_anyway: bool) -> Deployment:
     changes = Changes(_versions(new.versions), tuple(new.precisions), new.allow_unproven, new.changed())
     answer = await parts.deployments.create(
-        DeploymentName(new.name), ModelName(new.model), new.version, changes=changes, store_anyway=anyway
+        DeploymentName(new.name), ModelName(new.model), new.version, changes=changes, store_anyway=store_anyway
     )
     match answer:
         case Deployment():
-            return await _answer(parts, answer, response, wait)
+            return answer
         case NameTaken():
             cause = f"There is a deployment '{new.name}' already (model '{answer.existing.model}')."
             step = f"Redeploy it (POST /v1/deployments/{new.name}/redeploy), delete it first, or take another name."
@@ -129,15 +140,19 @@ async def change(  # noqa: PLR0913, PLR0917 - a parameter for each header and qu
     parts: UsedParts,
     response: Response,
     if_match: IfMatch = None,
+    key: IdempotencyKey = None,
     wait: Wait = 0,
     together: Together = False,  # noqa: FBT002
     anyway: Anyway = False,  # noqa: FBT002
 ) -> schemas.DeploymentBody:
     """Change what a deployment asks for. What is left out stays; versions are pinned anew only where they are given."""
     versions = _versions(patch.versions)
-    return await _change(
-        parts, name, lambda it: _changes(it, patch, versions), response, (if_match, wait, together, anyway)
-    )
+    async with once(parts, key, f"change {name} {if_match}", patch) as first:
+        if first:
+            made = await _change(parts, name, lambda it: _changes(it, patch, versions), (if_match, together, anyway))
+        else:
+            made = await _replayed(parts, name, response)
+    return await _answer(parts, made, response, wait)
 
 
 @router.post("/{name}/redeploy", responses=_CHANGED)
@@ -147,29 +162,40 @@ async def redeploy(  # noqa: PLR0913, PLR0917 - a parameter for each header and 
     response: Response,
     changes: schemas.Redeployment | None = None,
     if_match: IfMatch = None,
+    key: IdempotencyKey = None,
     wait: Wait = 0,
     together: Together = False,  # noqa: FBT002
     anyway: Anyway = False,  # noqa: FBT002
 ) -> schemas.DeploymentBody:
     """Pin a deployment again, to the newest versions published by now. What serves goes on until the new is ready."""
     body = changes or schemas.Redeployment()
-    return await _change(
-        parts,
-        name,
-        lambda it: replace(_changes(it, body, None), repin=True),
-        response,
-        (if_match, wait, together, anyway),
-    )
+    async with once(parts, key, f"redeploy {name} {if_match} {together}", body) as first:
+        if first:
+            given = (if_match, together, anyway)
+            made = await _change(parts, name, lambda it: replace(_changes(it, body, None), repin=True), given)
+        else:
+            made = await _replayed(parts, name, response)
+    return await _answer(parts, made, response, wait)
 
 
 @router.post("/{name}/scale", responses=_CHANGED)
-async def scale(
-    name: Name, asked: schemas.Scale, parts: UsedParts, response: Response, if_match: IfMatch = None, wait: Wait = 0
+async def scale(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
+    name: Name,
+    asked: schemas.Scale,
+    parts: UsedParts,
+    response: Response,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    wait: Wait = 0,
 ) -> schemas.DeploymentBody:
     """Have more or fewer replicas, or instances on each. Instances change in place, and no request fails for it."""
-    return await _change(
-        parts, name, lambda it: Changes(needs=_scaled(it, asked)), response, (if_match, wait, False, False)
-    )
+    async with once(parts, key, f"scale {name} {if_match}", asked) as first:
+        if first:
+            given = (if_match, False, False)
+            made = await _change(parts, name, lambda it: Changes(needs=_scaled(it, asked)), given)
+        else:
+            made = await _replayed(parts, name, response)
+    return await _answer(parts, made, response, wait)
 
 
 def _scaled(before: Deployment, asked: schemas.Scale) -> Needs:
@@ -185,20 +211,27 @@ def _scaled(before: Deployment, asked: schemas.Scale) -> Needs:
 
 
 @router.post("/{name}/rollback", responses=_CHANGED)
-async def rollback(
+async def rollback(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
     parts: UsedParts,
     response: Response,
     asked: schemas.Rollback | None = None,
     if_match: IfMatch = None,
+    key: IdempotencyKey = None,
     wait: Wait = 0,
 ) -> schemas.DeploymentBody:
     """Return to an earlier revision, everything as it was then, as the next revision."""
+    async with once(parts, key, f"rollback {name} {if_match}", asked) as first:
+        made = await (_rollback(parts, name, asked, if_match) if first else _replayed(parts, name, response))
+    return await _answer(parts, made, response, wait)
+
+
+async def _rollback(parts: Parts, name: str, asked: schemas.Rollback | None, if_match: str | None) -> Deployment:
     revision = asked.revision if asked is not None else None
     answer = await parts.deployments.rollback(DeploymentName(name), revision, expected=_expected(if_match))
     match answer:
         case Deployment():
-            return await _answer(parts, answer, response, wait)
+            return answer
         case NotFound():
             raise await _no_such(parts, name)
         case Outdated():
@@ -255,13 +288,9 @@ def _changes(before: Deployment, body: schemas.Redeployment, versions: Versions 
 
 
 async def _change(
-    parts: Parts,
-    name: str,
-    make: Callable[[Deployment], Changes],
-    response: Response,
-    given: tuple[str | None, float, bool, bool],
-) -> schemas.DeploymentBody:
-    if_match, wait, together, anyway = given
+    parts: Parts, name: str, make: Callable[[Deployment], Changes], given: tuple[str | None, bool, bool]
+) -> Deployment:
+    if_match, together, anyway = given
     answer = await parts.deployments.change(
         DeploymentName(name), make, expected=_expected(if_match), together=together, store_anyway=anyway
     )
@@ -269,7 +298,7 @@ async def _change(
         case MovesOthers():
             raise _moves_others(answer)
         case Deployment():
-            return await _answer(parts, answer, response, wait)
+            return answer
         case NotFound():
             raise await _no_such(parts, name)
         case Outdated():
@@ -278,6 +307,12 @@ async def _change(
             raise _cannot_be_served(answer)
         case _:
             assert_never(answer)
+
+
+async def _replayed(parts: Parts, name: str, response: Response) -> Deployment:
+    """Return the deployment of a request that was carried out before, as it stands now."""
+    response.headers[REPLAYED] = "true"
+    return await _found(parts, name)
 
 
 async def _answer(parts: Parts, deployment: Deployment, response: Response, wait: float) -> schemas.DeploymentBody:

@@ -68,6 +68,9 @@ class OperationStore(Protocol):
         another digest changes nothing.
         """
 
+    async def by_key(self, idempotency_key: str, request_digest: str) -> Operation | KeyReused | None:
+        """Return what `add` would find under a key; None where it is new."""
+
     async def save(self, *operations: Operation) -> None:
         """Write operations, new or changed, all or none.
 

@@ -113,7 +113,10 @@ def test_a_new_one_can_be_saved_too(check: Check) -> None:
 
 def test_the_same_request_again_gets_the_same_operation(check: Check) -> None:
     async def scenario(store: OperationStore) -> None:
+        assert await store.by_key("key", "digest") is None
         assert await store.add(NEW, "key", "digest") == NEW
+        assert await store.by_key("key", "digest") == NEW
+        assert await store.by_key("key", "other digest") == KeyReused(NEW)
         await store.save(RUNNING)
         assert await store.add(an_operation("second"), "key", "digest") == RUNNING
         assert await store.add(an_operation("second"), "key", "other digest") == KeyReused(RUNNING)

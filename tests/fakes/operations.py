@@ -70,6 +70,12 @@ class FakeOperationStore:
             self._keys[idempotency_key] = (request_digest, stored.id)
         return stored
 
+    async def by_key(self, idempotency_key: str, request_digest: str) -> Operation | KeyReused | None:
+        if idempotency_key not in self._keys:
+            return None
+        digest, name = self._keys[idempotency_key]
+        return self._operations[name] if digest == request_digest else KeyReused(self._operations[name])
+
     async def save(self, *operations: Operation) -> None:
         self.saves.append(len(operations))
         for operation in operations:

@@ -75,6 +75,24 @@ def test_writers_without_a_precondition_change_different_things_and_all_of_it_st
     run(scenario)
 
 
+def test_a_request_sent_again_with_its_key_is_carried_out_once() -> None:
+    async def scenario(_: Rig, client: httpx.AsyncClient) -> None:
+        key = {"Idempotency-Key": "mine"}
+        new = {"name": "d", "model": "b"}
+        answers = await asyncio.gather(*(client.post("/v1/deployments", json=new, headers=key) for _ in range(10)))
+        assert {answer.status_code for answer in answers} == {201}
+        assert sum(answer.headers.get("idempotency-replayed") == "true" for answer in answers) == 9
+        other = await client.post("/v1/deployments", json={"name": "other", "model": "b"}, headers=key)
+        assert (other.status_code, other.json()["type"].rpartition("/")[2]) == (422, "key-reused")
+        again = {"Idempotency-Key": "scaling"}
+        for _ in range(3):
+            answer = await client.post("/v1/deployments/d/scale", json={"instances": 2}, headers=again)
+            assert answer.status_code == 200
+        assert (await client.get("/v1/deployments/d")).json()["revision"] == 2
+
+    run(scenario)
+
+
 def garbage(dice: random.Random, depth: int = 0) -> Any:
     if depth < 3 and dice.random() < 0.25:
         return {dice.choice(_FIELDS): garbage(dice, depth + 1) for _ in range(dice.randrange(4))}
