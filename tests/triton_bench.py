@@ -19,8 +19,8 @@ from control_plane.state import GENERATION, Endpoints, ModelName, ObservedModel,
 from tests.fakes.triton import FakeModel, FakeTriton
 from tests.small_models import ensemble, multiplier
 
-LOAD_DEADLINE_S = 5.0
-PROBE_DEADLINE_S = 2.0
+LOAD_DEADLINE_S = 8.0
+PROBE_DEADLINE_S = 3.0
 NOWHERE = Server(ServerId("nowhere"), Endpoints("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1"))
 
 

@@ -34,8 +34,8 @@ _SEQUENCE_ID = 4_202_611
 async def send_probe(client: Untyped, probe: Probe, deadline_s: float, times: int = 1) -> ProbeResult:
     """Send the probe `times` times, each with the deadline, up to the first that tells of something wrong.
 
-    Triton gives requests to a model's idle instances in turn (measured on 2.51), so as many requests as there are
-    instances find the one that is dead among others that answer.
+    Triton gives requests to a model's idle instances in turn, if not strictly (measured on 2.51): as many requests as
+    there are instances nearly always find the one that is dead among others that answer, and the next probe does.
     """
     try:
         tensors = tensors_of(probe.inputs)

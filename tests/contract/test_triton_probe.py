@@ -99,7 +99,7 @@ def test_of_a_server_that_is_not_there_nothing_can_be_told(bench: Bench) -> None
 
 
 def test_one_dead_process_among_several_is_found(real: Bench) -> None:
-    """Measured on 2.51: Triton gives requests to idle instances in turn, so only every third one fails here."""
+    """Measured on 2.51: Triton gives requests to idle instances in turn, if not strictly, so every third one fails."""
     real.repository.publish("partly", 1)
     assert isinstance(real.repository, RealRepository)
     repository = real.repository
@@ -110,8 +110,8 @@ def test_one_dead_process_among_several_is_found(real: Bench) -> None:
         await control.observe(real.server)
         assert await control.probe(real.server, probe) == ProbeResult(probe)
         repository.stubs("partly")[1].kill()
-        for _ in range(3):
-            assert "is not healthy" in (await control.probe(real.server, probe)).broken
+        found = [(await control.probe(real.server, probe)).broken for _ in range(6)]
+        assert sum("is not healthy" in it for it in found) >= 3, found
 
     real.run(scenario)
 
