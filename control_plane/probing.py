@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from control_plane.errors import ControlPlaneError
 from control_plane.planning import Broken
@@ -38,16 +39,23 @@ class Prober:
     """
 
     def __init__(
-        self, triton: TritonControl, catalogue: Catalogue, changed: Callable[[], None], *, every_s: float = 10.0
+        self,
+        triton: TritonControl,
+        catalogue: Catalogue,
+        now: Callable[[], datetime],
+        changed: Callable[[], None],
+        *,
+        every_s: float = 10.0,
     ) -> None:
-        self._triton, self._catalogue, self._changed, self._every_s = triton, catalogue, changed, every_s
+        self._triton, self._catalogue, self._now, self._changed = triton, catalogue, now, changed
+        self._every_s = every_s
         self.found: dict[Place, Broken] = {}
         self._watched: dict[Place, _Watched] = {}
         self._requests: dict[tuple[Pin, str], Probe | None] = {}
         self._shown = asyncio.Event()
 
     def show(self, observed: Iterable[ObservedServer]) -> None:
-        """Take in what a pass saw: what to probe, and which models' failures rose while nothing succeeded."""
+        """Take in what a pass saw: what to probe, and which models' failures rose."""
         watched: dict[Place, _Watched] = {}
         for seen in observed:
             if seen.answers:
@@ -94,11 +102,12 @@ class Prober:
         before = self._watched.get((server.id, row.name))
         if before is None or (before.row.version, before.row.generation) != (row.version, row.generation):
             return _Watched(server, row)
-        failing = row.failed > before.row.failed and row.succeeded == before.row.succeeded
+        failing = row.failed > before.row.failed
         return _Watched(server, row, before.probed_at, suspect=before.suspect or failing)
 
     def _is_due(self, entry: _Watched, now: float) -> bool:
-        return entry.suspect or entry.probed_at is None or now - entry.probed_at >= self._every_s
+        ailing = (entry.server.id, entry.row.name) in self.found  # it may have been mended meanwhile
+        return ailing or entry.suspect or entry.probed_at is None or now - entry.probed_at >= self._every_s
 
     async def _probe(self, entry: _Watched) -> None:
         row, place = entry.row, (entry.server.id, entry.row.name)
@@ -112,7 +121,7 @@ class Prober:
             logger.warning("Model %s on server %s could not be probed: %s", row.name, entry.server.id, error)
             return
         if result.broken:
-            self.found[place] = Broken(result.broken, row.version, row.generation)
+            self.found[place] = Broken(result.broken, row.version, row.generation, self._now())
         elif not result.unsure:
             self.found.pop(place, None)
 

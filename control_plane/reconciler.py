@@ -137,7 +137,7 @@ class Reconciler:
         self._world, self._executor, self._metrics = world, executor, metrics
         self._timing = timing or Timing()
         self._observer = Observer(world.store, world.fleet, world.triton, self._timing.now)
-        self.prober = Prober(world.triton, world.catalogue, self.wake)
+        self.prober = Prober(world.triton, world.catalogue, self._timing.now, self.wake)
         self.view = View()
         self.passes = 0
         self.last_error = ""

@@ -47,11 +47,12 @@ LINGER = timedelta(seconds=3)
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A model that answers READY and serves nobody: why, and which generation of it."""
+    """A model that answers READY and serves nobody: why, which generation of it, and when that was found."""
 
     reason: str
     version: int
     generation: int
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +264,10 @@ class _ServerWork:
     def _why_reload(self, pin: Pin) -> str | None:
         """Why a version that is ready has to be loaded again as it is; None where it is as it should be."""
         row = self._ready_row(pin)
-        broken = self.fleet.situation.broken.get((self.seen.server.id, pin.model))
         if row is None:
             return None
-        if broken is not None and (broken.version, broken.generation) == (pin.version, row.generation):
+        broken = self._broken(pin, row)
+        if broken is not None:
             return f"It answers READY and serves nobody: {broken.reason}"
         asked, running = self.desired.instances.get(pin.model), row.instances
         if asked is not None and running not in (0, asked):
@@ -275,6 +276,21 @@ class _ServerWork:
         if own and running not in (0, own):
             return f"{_instances(running)} running, its config says {own}."
         return None
+
+    def _broken(self, pin: Pin, row: ObservedModel) -> Broken | None:
+        """Return what was found of the pinned version, as long as that is what runs and it is its own fault.
+
+        An ensemble fails with its member, and is loaded anew with it; what was loaded since is yet to be probed.
+        """
+        place = self.seen.server.id, pin.model
+        found, record = self.fleet.situation.broken.get(place), self.fleet.situation.records.get(place)
+        if found is None or (found.version, found.generation) != (pin.version, row.generation):
+            return None
+        if record is not None and record.result is Result.LOADED and found.at is not None and record.at > found.at:
+            return None
+        ailing = self.fleet.situation.broken
+        below = (it.model for it in self.desired.below(pin.model))
+        return None if any((self.seen.server.id, model) in ailing for model in below) else found
 
     def _kind(self, pin: Pin) -> LoadKind:
         """Return what loading the pinned version now changes on the server."""
@@ -317,9 +333,8 @@ class _ServerWork:
     def _setting(self, pin: Pin) -> Setting:
         """How to load a version here; one that is ready keeps its generation, unless that is broken."""
         choice, row = self.chosen.get(pin.model), self._ready_row(pin)
-        broken = self.fleet.situation.broken.get((self.seen.server.id, pin.model))
         generation = row.generation if row is not None else 0
-        if broken is not None and (broken.version, broken.generation) == (pin.version, generation):
+        if row is not None and self._broken(pin, row) is not None:
             generation += 1
         target = choice.target if choice is not None else ""
         return Setting(target, self.desired.instances.get(pin.model), generation)

@@ -85,7 +85,7 @@ def test_a_request_sent_again_with_its_key_is_carried_out_once() -> None:
         other = await client.post("/v1/deployments", json={"name": "other", "model": "b"}, headers=key)
         assert (other.status_code, other.json()["type"].rpartition("/")[2]) == (422, "key-reused")
         again = {"Idempotency-Key": "scaling"}
-        for _ in range(3):
+        for _time in range(3):
             answer = await client.post("/v1/deployments/d/scale", json={"instances": 2}, headers=again)
             assert answer.status_code == 200
         assert (await client.get("/v1/deployments/d")).json()["revision"] == 2

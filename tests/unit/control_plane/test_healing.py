@@ -250,3 +250,24 @@ def test_instances_are_changed_in_place_and_kept_by_a_heal() -> None:
         assert not any(call[0] == "unload" for call in rig.triton.calls)
 
     run(scenario)
+
+
+def test_an_ensemble_over_a_dead_member_is_healed_by_healing_the_member() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, "e")
+        process = rig.triton.processes[S0]
+        process.dead |= {"b", "e"}  # requests to an ensemble fail with its member's
+        await rig.loop.prober.probe_now()
+        rig.clock.move(1)
+        await rig.loop.run_pass()
+        reasons = {str(step.action.model): step.reason for step in rig.loop.view.plan.steps}
+        assert reasons["b"].startswith("It answers READY and serves nobody")
+        assert reasons["e"] == "Its member 'b' is loaded anew."
+        process.dead.discard("e")
+        await rig.loop.executions_ended()
+        await rig.settle()
+        assert (process.generations["b"], process.generations["e"]) == (1, 0)
+        await rig.loop.prober.probe_now()
+        assert rig.loop.prober.found == {}
+
+    run(scenario, servers=1)
