@@ -1,6 +1,7 @@
 """The REST API as the commands use it: one small client, whose errors carry the server's causes and next step."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 from urllib.parse import quote
@@ -24,6 +25,10 @@ Token = Annotated[
 ]
 
 _DEADLINE_S = 30.0
+_SILENCE_S = 45.0
+"""A stream says something every 15 s; one that was silent for three of those has lost its control plane."""
+
+Query = Mapping[str, str | Sequence[str]]
 
 
 class ApiError(Exception):
@@ -58,24 +63,64 @@ class ControlPlaneClient:
     def __exit__(self, *_exc_info: object) -> None:
         self._http.close()
 
-    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
+    def get(self, path: str, **query: str | Sequence[str]) -> Any:  # noqa: ANN401 - JSON
         """Return what GET `path` answers. Raises ApiError, UnreachableError."""
-        return self._call("GET", path)
+        return self._call("GET", path, query=query)
 
     def post(self, path: str, body: object = None, wait_s: float = 0, **query: str) -> Any:  # noqa: ANN401 - JSON
         """Return what POST `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
         return self._call("POST", path, body, wait_s, query)
 
+    def change(self, method: str, path: str, body: object, wait_s: float, *, revision: int | None, **query: str) -> Any:  # noqa: ANN401 - JSON
+        """Return what a change of a deployment answers; refused where `revision` is given and no longer the present.
+
+        Raises ApiError, UnreachableError.
+        """
+        headers = {} if revision is None else {"if-match": f'"{revision}"'}
+        return self._call(method, path, body, wait_s, query, headers)
+
     def delete(self, path: str, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
         """Return what DELETE `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
         return self._call("DELETE", path, None, wait_s)
 
+    def events(self, path: str, **query: str) -> Iterator[Any]:
+        """Yield the data of each server-sent event of `path`, and None whenever the stream only says that it lives.
+
+        Ends where the control plane ends the stream. Raises ApiError, UnreachableError.
+        """
+        timeout = httpx.Timeout(_DEADLINE_S, read=_SILENCE_S)
+        try:
+            with self._http.stream("GET", path, params=query or None, timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    _answer_of(response)
+                for line in response.iter_lines():
+                    if line.startswith(":"):
+                        yield None
+                    elif line.startswith("data:"):
+                        yield json.loads(line.removeprefix("data:"))
+        except httpx.TimeoutException as exc:
+            raise UnreachableError(f"the control plane at {self._url} did not answer in time") from exc
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise UnreachableError(f"no control plane answers at {self._url} ({exc})") from exc
+        except json.JSONDecodeError as exc:
+            cause = f"An event of {self._url}{path} is no JSON."
+            raise ApiError(HTTPStatus.OK, "Unexpected answer", [cause], "Check --url.") from exc
+
     def _call(
-        self, method: str, path: str, body: object = None, wait_s: float = 0, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        wait_s: float = 0,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         asked = {**({"wait": f"{wait_s:g}"} if wait_s else {}), **(query or {})}
         try:
-            response = self._http.request(method, path, params=asked or None, json=body, timeout=_DEADLINE_S + wait_s)
+            response = self._http.request(
+                method, path, params=asked or None, json=body, headers=headers, timeout=_DEADLINE_S + wait_s
+            )
         except httpx.TimeoutException as exc:
             raise UnreachableError(f"the control plane at {self._url} did not answer in time") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
@@ -85,7 +130,12 @@ class ControlPlaneClient:
 
 def deployment_path(name: str) -> str:
     """Return the path of the deployment `name`, whatever characters the user gave."""
-    return f"/v1/deployments/{quote(name, safe='', errors='replace')}"
+    return f"/v1/deployments/{segment(name)}"
+
+
+def segment(text: str) -> str:
+    """Return `text` as one segment of a path, whatever characters the user gave."""
+    return quote(text, safe="", errors="replace")
 
 
 def _answer_of(response: httpx.Response) -> object:

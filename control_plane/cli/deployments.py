@@ -1,25 +1,16 @@
-"""`tritonfleet deploy`, `undeploy` and `status`: the REST API for people."""
+"""`tritonfleet deploy` and `undeploy`: declaring what should serve, through the REST API.
 
-import time
+`wanted_options` has what may be asked of it, `settling` waits for it, `changes` are those of one that is there.
+"""
+
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
-from rich.text import Text
 
-from control_plane.cli import output
+from control_plane.cli import output, settling
+from control_plane.cli import wanted_options as asked
 from control_plane.cli.client import DEFAULT_URL, ApiError, ControlPlaneClient, Token, Url, deployment_path
-
-_DEFAULT = "default"
-_SETTLED = ("serving", "degraded", "failed")
-_POLL_S = 0.25
-# The control plane itself waits this long first: until its loop has looked, a state may be one of before the call.
-_FIRST_WAIT_S = 5.0
-
-Wait = Annotated[
-    float, typer.Option("--wait", min=0, max=600, help="Seconds to wait until it is done; 0 returns at once.")
-]
 
 
 def deploy(
@@ -51,7 +42,22 @@ def deploy(
             "--allow-unproven/--no-allow-unproven", help="Load engines that were never run.", show_default=False
         ),
     ] = None,
-    wait: Wait = 300,
+    split: asked.Split = None,
+    replicas: asked.ReplicasOption = None,
+    max_replicas: asked.MaxReplicas = None,
+    pool: asked.Pools = None,
+    instances: asked.Instances = None,
+    priority: asked.Priority = None,
+    owner: asked.Owner = None,
+    isolation: asked.IsolationOption = None,
+    drift: asked.DriftOption = None,
+    require_capability: asked.Capabilities = None,
+    require_memory: asked.Memory = None,
+    label: asked.Labels = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Store what no server can hold at present; it is placed once one can.")
+    ] = False,
+    wait: settling.Wait = 300,
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: output.AsJson = False,
@@ -59,38 +65,51 @@ def deploy(
     """Have a model served, with everything it needs, and wait until it is.
 
     The versions of the model and of its members are pinned: a later build changes nothing until --redeploy, which keeps
-    the precisions and what is allowed unless they are given again.
+    everything that is not given again. With --split and --redeploy the versions are those of the split.
 
-    Example: tritonfleet deploy text_embedding --precision int8 --precision fp32
+    Example: tritonfleet deploy text_embedding --replicas 2 --precision int8 --precision fp32
     """
     if redeploy and version:
         raise typer.BadParameter("--redeploy pins what the deployment was created with: leave --version out.")
     if together and not redeploy:
         raise typer.BadParameter("--together says how to --redeploy: give both.")
-    wishes = _wishes(precision, allow_unproven)
+    if split and version:
+        raise typer.BadParameter("--split names the versions: leave --version out.")
+    wishes = asked.wishes(precision, allow_unproven)
+    versions = asked.split_versions(split)
+    wanted = asked.wanted(
+        bounds=(replicas, max_replicas),
+        pools=pool,
+        requirements=(require_capability, require_memory, label),
+        instances=instances,
+        priority=priority,
+        owner=owner,
+        isolation=isolation,
+        drift=drift,
+    )
     chosen = name or model.lower().replace(".", "-")
-    first_wait_s = min(wait, _FIRST_WAIT_S)
+    query = {**({"together": "true"} if together else {}), **({"anyway": "true"} if anyway else {})}
+    first_wait_s = settling.first_wait(wait)
     with ControlPlaneClient(url, token) as client, output.Spinner(f"deploying {chosen}") as spinner:
         if redeploy:
-            query = {"together": "true"} if together else {}
-            body = client.post(f"{deployment_path(chosen)}/redeploy", wishes or None, first_wait_s, **query)
+            present = client.get(deployment_path(chosen)) if wanted.needs_present else None
+            changed = {**wishes, **wanted.body(present["needs"] if present is not None else None)}
+            method, path = "POST", f"{deployment_path(chosen)}/redeploy"
+            if versions is not None:
+                method, path, changed = "PATCH", deployment_path(chosen), {"versions": versions, **changed}
+            revision = present["revision"] if present is not None else None
+            body = client.change(method, path, changed or None, first_wait_s, revision=revision, **query)
         else:
-            body = _create(client, {"name": chosen, "model": model, "version": version, **wishes}, first_wait_s)
-        body = _wait_until_settled(client, body, wait - first_wait_s, spinner)
-    if as_json:
-        output.print_json(body)
-    else:
-        _print_deployment(body)
-    state = body["status"]["state"]
-    if wait and state != "serving":
-        problem = f"{chosen} is {state}" if state in _SETTLED else f"{chosen} is still {state} after {wait:g} s"
-        output.print_error(problem, next_step=f"tritonfleet status {chosen} shows it; it goes on being tried")
-        raise typer.Exit(1)
+            pinned = {"version": version} if versions is None else {"versions": versions}
+            new = {"name": chosen, "model": model, **pinned, **wishes, **wanted.body()}
+            body = _create(client, new, first_wait_s, query)
+        body = settling.until_settled(client, body, wait, spinner)
+    settling.report(body, wait, as_json=as_json)
 
 
 def undeploy(
     name: Annotated[str, typer.Argument(help="The deployment's name.")],
-    wait: Wait = 60,
+    wait: settling.Wait = 60,
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: output.AsJson = False,
@@ -108,57 +127,9 @@ def undeploy(
         output.show(f"{name} is gone" + (f"; still being unloaded: {', '.join(still)}" if still else ""))
 
 
-def status(
-    name: Annotated[
-        str | None, typer.Argument(help="A deployment; everything when left out.", show_default=False)
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")] = False,
-    url: Url = DEFAULT_URL,
-    token: Token = None,
-    as_json: output.AsJson = False,
-) -> None:
-    """Show what runs where: servers, deployments, and the models of the repository.
-
-    Example: tritonfleet status --watch
-    """
-    if watch and as_json:
-        raise typer.BadParameter("--watch draws tables until Ctrl-C: leave out either it or --json.")
-    with ControlPlaneClient(url, token) as client:
-        if as_json:
-            output.print_json(client.get(deployment_path(name)) if name else _everything(client))
-        elif watch:
-            _watch(client, name)
-        elif name:
-            _print_deployment(client.get(deployment_path(name)))
-        else:
-            output.show(_overview(_everything(client)))
-
-
-def _watch(client: ControlPlaneClient, name: str | None) -> None:
-    def view() -> Any:  # noqa: ANN401 - something rich can draw
-        return _deployment_table(client.get(deployment_path(name))) if name else _overview(_everything(client))
-
-    with Live(view(), console=output.out, auto_refresh=False) as live:
-        while True:
-            time.sleep(1)
-            live.update(view(), refresh=True)
-
-
-def _wishes(precisions: list[str] | None, allow_unproven: bool | None) -> dict[str, Any]:
-    """Return what was said of the targets, for the body of the call."""
-    said: dict[str, Any] = {}
-    if precisions:
-        if _DEFAULT in precisions and len(precisions) > 1:
-            raise typer.BadParameter(f"--precision {_DEFAULT} stands alone: leave the others out.")
-        said["precisions"] = [] if precisions == [_DEFAULT] else precisions
-    if allow_unproven is not None:
-        said["allow_unproven"] = allow_unproven
-    return said
-
-
-def _create(client: ControlPlaneClient, new: dict[str, Any], wait_s: float) -> Any:  # noqa: ANN401 - JSON
+def _create(client: ControlPlaneClient, new: dict[str, Any], wait_s: float, query: dict[str, str]) -> Any:  # noqa: ANN401 - JSON
     try:
-        return client.post("/v1/deployments", new, wait_s)
+        return client.post("/v1/deployments", new, wait_s, **query)
     except ApiError as error:
         if error.status != HTTPStatus.CONFLICT:
             raise
@@ -167,116 +138,3 @@ def _create(client: ControlPlaneClient, new: dict[str, Any], wait_s: float) -> A
             f"remove it (tritonfleet undeploy {new['name']}), or take another --name"
         )
         raise ApiError(error.status, error.title, error.causes, step) from error
-
-
-def _wait_until_settled(
-    client: ControlPlaneClient, body: dict[str, Any], wait_s: float, spinner: output.Spinner
-) -> dict[str, Any]:
-    """Follow a deployment until it settles or `wait_s` is over, showing which model is at what."""
-    until = time.monotonic() + wait_s
-    while body["status"]["state"] not in _SETTLED and time.monotonic() < until:
-        spinner.update(f"{body['name']}: {_doing(body)}")
-        time.sleep(_POLL_S)
-        body = client.get(deployment_path(body["name"]))
-    return body
-
-
-def _doing(body: dict[str, Any]) -> str:
-    models = [row for server in body["status"]["servers"] for row in server["models"]]
-    ready = sum(row["state"] == "READY" for row in models)
-    loading = sorted({row["model"] for row in models if row["state"] == "LOADING"})
-    return f"{ready} of {len(models)} models ready" + (f", loading {', '.join(loading)}" if loading else "")
-
-
-def _everything(client: ControlPlaneClient) -> dict[str, Any]:
-    return {
-        "servers": client.get("/v1/servers")["servers"],
-        "deployments": client.get("/v1/deployments")["deployments"],
-        "models": client.get("/v1/models")["models"],
-    }
-
-
-def _overview(data: dict[str, Any]) -> Any:  # noqa: ANN401 - something rich can draw
-    grid = output.table([""], [])
-    grid.show_header = False
-    servers = [
-        (
-            server["id"],
-            output.state(server["condition"]),
-            server["endpoints"]["http"],
-            server["endpoints"]["grpc"],
-            str(sum(row["state"] == "READY" for row in server["models"])),
-            server["detail"],
-        )
-        for server in data["servers"]
-    ]
-    grid.add_row(output.table(["server", "condition", "HTTP", "gRPC", ">models ready", ""], servers))
-    grid.add_row("")
-    deployments = [
-        (
-            body["name"],
-            output.state(body["status"]["state"]),
-            " ".join(f"{pin['model']}:{pin['version']}" for pin in body["pins"]),
-            " ".join(_reasons(body)),
-        )
-        for body in data["deployments"]
-    ]
-    grid.add_row(
-        output.table(["deployment", "state", "versions", "reasons"], deployments)
-        if deployments
-        else "no deployment yet: tritonfleet deploy <model>"
-    )
-    grid.add_row("")
-    models = [
-        (
-            model["name"],
-            ", ".join(map(str, model["versions"])) or "none: tritonfleet build " + model["name"],
-            model["backend"],
-            ", ".join(
-                f"{ready['server']}:{ready['version']}" + (f" {ready['target']}" if ready["target"] else "")
-                for ready in model["ready_on"]
-            ),
-            "; ".join([*model["problems"], *model["warnings"]]),
-        )
-        for model in data["models"]
-    ]
-    grid.add_row(output.table(["model", "versions", "backend", "ready on (server:version)", "problems"], models))
-    return grid
-
-
-def _print_deployment(body: dict[str, Any]) -> None:
-    output.show(_deployment_table(body))
-
-
-def _deployment_table(body: dict[str, Any]) -> Any:  # noqa: ANN401 - something rich can draw
-    grid = output.table([""], [])
-    grid.show_header = False
-    word = output.state(body["status"]["state"])
-    grid.add_row(Text.assemble(f"{body['name']}: ", word, f" (model {body['model']}, revision {body['revision']})"))
-    if body["precisions"]:
-        grid.add_row(f"  in {' or '.join(body['precisions'])}")
-    if body["allow_unproven"]:
-        grid.add_row("  unproven artifacts are allowed")
-    for reason in body["status"]["reasons"]:
-        grid.add_row(f"  {reason}")
-    rows = [
-        (
-            server["server"],
-            row["model"],
-            str(row["version"]),
-            row["target"],
-            output.state(row["state"] or "not loaded"),
-            row["reason"],
-        )
-        for server in body["status"]["servers"]
-        for row in server["models"]
-    ]
-    grid.add_row(output.table(["server", "model", ">version", "target", "state", "reason"], rows))
-    for server in body["status"]["servers"]:
-        if server["reason"]:
-            grid.add_row(f"{server['server']}: {server['reason']}")
-    return grid
-
-
-def _reasons(body: dict[str, Any]) -> list[str]:
-    return [*body["status"]["reasons"], *(server["reason"] for server in body["status"]["servers"] if server["reason"])]

@@ -12,7 +12,19 @@ from types import FrameType
 import typer
 
 from builders.errors import BuildError
-from control_plane.cli import build, demo, deployments, import_model, infer, measure, output, serve, signature, verify
+from control_plane.cli import (
+    build,
+    demo,
+    deployments,
+    import_model,
+    infer,
+    measure,
+    output,
+    serve,
+    signature,
+    status,
+    verify,
+)
 from control_plane.cli.client import ApiError, UnreachableError
 from control_plane.errors import ControlPlaneError, ServerUnreachableError
 from control_plane.settings import CLIENT_URL_VARIABLE
@@ -36,7 +48,7 @@ app.add_typer(signature.keys, name="key")
 app.command("serve")(serve.command)
 app.command("deploy")(deployments.deploy)
 app.command("undeploy")(deployments.undeploy)
-app.command("status")(deployments.status)
+app.command("status")(status.status)
 app.command("infer")(infer.command)
 app.command("demo")(demo.command)
 

@@ -7,6 +7,7 @@ models and files say is printed as it is: no console here reads markup or emoji 
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Self
 
@@ -29,12 +30,19 @@ STATE_STYLES = {
     "serving": "green",
     "healthy": "green",
     "READY": "green",
+    "done": "green",
     "progressing": "yellow",
+    "draining": "yellow",
+    "queued": "yellow",
+    "running": "yellow",
+    "waiting": "yellow",
     "pending": "yellow",
     "LOADING": "yellow",
     "degraded": "dark_orange",
     "failed": "red",
     "unreachable": "red",
+    "quarantined": "red",
+    "cancelled": "dark_orange",
     "UNAVAILABLE": "red",
 }
 
@@ -42,6 +50,12 @@ STATE_STYLES = {
 def print_json(data: object) -> None:
     """Print `data` as JSON on standard output."""
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(data: object) -> None:
+    """Print `data` as one line of JSON on standard output, at once: one of many that a program reads as they come."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def show(result: RenderableType) -> None:
@@ -94,6 +108,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table
     for row in rows:
         result.add_row(*row)
     return result
+
+
+def stacked(*parts: RenderableType) -> Table:
+    """Return parts one below the other, so that they are printed, or drawn anew, as one."""
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(overflow="fold")
+    for part in parts:
+        grid.add_row(part)
+    return grid
+
+
+def clock(moment: str | None) -> str:
+    """Return a moment that the API gave (ISO 8601) as people read it, in the time of this machine; "" for none."""
+    return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def state(word: str) -> Text:

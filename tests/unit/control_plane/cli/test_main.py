@@ -160,7 +160,7 @@ def test_completion_completes_commands_and_options() -> None:
     words = {"_TRITONFLEET_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     commands = run_apart(**words, COMP_WORDS="tritonfleet ")
     assert sorted(commands.out.split()) == sorted((*COMMANDS, *GROUPS))
-    options = run_apart(**{**words, "COMP_CWORD": "2"}, COMP_WORDS="tritonfleet deploy --re")
+    options = run_apart(**{**words, "COMP_CWORD": "2"}, COMP_WORDS="tritonfleet deploy --red")
     assert options.out.split() == ["--redeploy"]
 
 
