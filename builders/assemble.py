@@ -18,12 +18,12 @@ from builders.exporting import SIGNATURE_SUFFIX
 from builders.forms import EVIDENCE_FILENAME, FORMS_FILENAME, Form, load_forms
 from builders.making import form_name
 from builders.manifest import FileEntry, Manifest, ManifestTarget
-from builders.onnx.signature import graph_versions, load_signature
+from builders.onnx.signature import Signature, graph_versions, load_signature
 from builders.pbtxt import parse_config
 from builders.plan import BuildPlan, Cached, ExportStep, ObservedPackage, TargetStep
 from builders.probes import PROBES_FILENAME, probes_text
 from builders.reference import load_reference
-from builders.selection import parse_target
+from builders.selection import cc_model_filenames, parse_target
 from builders.spec import CONFIG_FILENAME, BuildSpec, CausalLmSource
 from builders.store.artifacts import ArtifactStore
 from builders.supply_chain.sbom import SBOM_FILENAME, BillOfMaterials, sbom_text
@@ -89,11 +89,12 @@ def _add_targets(assembly: Assembly, export: Artifact) -> Iterator[tuple[str, Ma
     forms = load_forms(work)
     included = [(name, step, artifact) for step in assembly.plan.targets for name, artifact in _artifacts(step)]
     default = _default({name: artifact for name, _, artifact in included})
+    filenames = {name: _fetch(assembly, name, step, artifact) for name, step, artifact in included}
     for name, step, artifact in included:
-        form = forms[form_name(step, tuple(forms))]
-        filename = _fetch(assembly, name, step, artifact)
+        form, filename = forms[form_name(step, tuple(forms))], filenames[name]
         config = CONFIG_FILENAME if name == default else f"config.{name}.pbtxt"
-        text = target_config(assembly.observed.spec, step, form, filename, work)
+        engines = cc_model_filenames(filenames, name)
+        text = target_config(assembly.observed.spec, step, form, filename, work, engines)
         (assembly.content / config).write_text(text, encoding="utf-8")
         if name == default:
             probes = probes_text(text, load_reference(work / form.reference))
@@ -148,24 +149,55 @@ def _fetch(assembly: Assembly, name: str, step: TargetStep, artifact: Artifact) 
     )
 
 
-def target_config(spec: BuildSpec, step: TargetStep, form: Form, filename: str, signatures: Path) -> str:
+def target_config(
+    spec: BuildSpec,
+    step: TargetStep,
+    form: Form,
+    filename: str,
+    signatures: Path,
+    engines: Mapping[str, str] | None = None,
+) -> str:
     """Return the config that serves a target's file. `signatures` is the folder of the export's signatures.
 
+    `engines` are files of the same kind by compute capability: a Triton with other GPUs takes the one for those.
     Raises ConfigError where the package's overrides make one that Triton would refuse.
     """
+    signature = load_signature(signatures / f"{form.name}{SIGNATURE_SUFFIX}")
+    on_gpu = _ON_GPU if step.spec.device != "cpu" else {}
+    architectures = {"cc_model_filenames": dict(engines)} if engines else {}
+    warm = _warm_up(spec, signature)
     text = generate_config(
         spec.name,
         step.spec.runtime,
         filename,
-        load_signature(signatures / f"{form.name}{SIGNATURE_SUFFIX}"),
+        signature,
         max_batch_size=spec.max_batch_size,
-        layers=(form.config, spec.config, _ON_GPU if step.spec.device != "cpu" else {}, step.spec.config),
+        layers=(form.config, warm, architectures, spec.config, on_gpu, step.spec.config),
     )
     where = f"{spec.name}/model.toml"
     problems = config_problems(parse_config(text, path=where), package=spec.name)
     if problems:
         raise ConfigError(where, f"the config generated for {step.spec.target} is not one: {'; '.join(problems)}")
     return text
+
+
+def _warm_up(spec: BuildSpec, signature: Signature) -> Mapping[str, Any]:
+    """Return a warm-up request of the usual shapes, so that the first real request is not the slow one.
+
+    Nothing where the package does not give the shapes of every input, or an input is one value for each request.
+    """
+    ranges = {shapes.name: shapes.opt for shapes in spec.inputs}
+    batched = spec.max_batch_size > 0
+    inputs = {}
+    for tensor in signature.inputs:
+        shape = ranges.get(tensor.name)
+        if shape is None or len(shape) != len(tensor.dims) or len(shape) <= batched:
+            return {}
+        inputs[tensor.name] = {"data_type": tensor.data_type, "dims": shape[batched:], "zero_data": True}
+    if not inputs:
+        return {}
+    batch = min(spec.max_batch_size, *(ranges[name][0] for name in inputs)) if batched else 1
+    return {"model_warmup": [{"name": "usual", "batch_size": batch, "inputs": inputs}]}
 
 
 def _options(step: TargetStep) -> Mapping[str, str]:

@@ -144,18 +144,21 @@ def select(
     return Choice(best.name, best.target, best.made, dict(sorted(causes.items())))
 
 
-def cc_model_filenames(targets: Mapping[str, ManifestTarget], precision: Precision) -> dict[str, str]:
-    """Return ModelConfig's `cc_model_filenames` of a version's TensorRT engines of one precision, by architecture.
+def cc_model_filenames(filenames: Mapping[str, str], name: str) -> dict[str, str]:
+    """Return ModelConfig's `cc_model_filenames` for the target `name` of a version with these files by target.
 
-    Of several engines for one architecture the first by name is taken: `select` tells them apart by the server.
+    They are its TensorRT engines of the same precision, by architecture; of several for one the target itself, else the
+    first by name, for `select` tells them apart by the server. Empty where the target is no engine.
     """
-    filenames: dict[str, str] = {}
-    for name, made in sorted(targets.items()):
-        target = parse_target(name)
-        if target is not None and (target.runtime, target.precision) == ("tensorrt", precision):
-            filenames.setdefault(target.compute_capability or "", made.filename)
-    filenames.pop("", None)
-    return filenames
+    own = parse_target(name)
+    if own is None or own.runtime != "tensorrt":
+        return {}
+    found: dict[str, str] = {own.compute_capability or "": filenames[name]}
+    for other, filename in sorted(filenames.items()):
+        target = parse_target(other)
+        if target is not None and (target.runtime, target.precision) == (own.runtime, own.precision):
+            found.setdefault(target.compute_capability or "", filename)
+    return dict(sorted(found.items()))
 
 
 def _advice(entries: Sequence[_Entry], server: ServerFacts, precisions: Sequence[Precision]) -> str:

@@ -5,7 +5,7 @@ been meant. `toml_lines` finds the lines.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -312,6 +312,15 @@ def _config_problems(spec: BuildSpec) -> Iterator[tuple[tuple[str | int, ...], s
                 pbtxt.from_json(pbtxt.merge({}, {name: value}, where=where), header="", where=where)
             except ConfigError as exc:
                 yield (*location, name), str(exc)
+    for number, target in enumerate(spec.targets):
+        if target.candidates is not None:
+            from builders.onnx.candidates import candidate_names  # noqa: PLC0415 - only where some are named
+
+            there = candidate_names(target.target, calibrated=True)
+            for unknown in (name for name in target.candidates if name not in there):
+                told = _close(unknown, there) or f"; there are {', '.join(there) or 'none'}"
+                problem = f"targets.{number}.candidates: {target.target} has no candidate '{unknown}'{told}"
+                yield ("targets", number, "candidates"), problem
 
 
 def _problem(path: Path, text: str, error: ErrorDetails) -> str:
@@ -327,7 +336,11 @@ def _problem(path: Path, text: str, error: ErrorDetails) -> str:
 
 
 def _meant(name: str) -> str:
-    close = get_close_matches(name, _FIELDS, n=1)
+    return _close(name, _FIELDS)
+
+
+def _close(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

@@ -189,3 +189,15 @@ def test_a_wrong_override_is_told_before_anything_is_made(tmp_path: Path) -> Non
         build(builder, package.name)
     assert "export" in told
     assert not any("candidate" in step for step in told)
+
+
+SHAPES = '[[inputs]]\nname = "x"\nmin = [1, 8]\nopt = [4, 8]\nmax = [8, 8]\n'
+
+
+def test_the_usual_shapes_warm_a_model_up_unless_the_package_says_otherwise(tmp_path: Path) -> None:
+    path, _ = made(tmp_path / "usual", SHAPES + PLAIN)
+    (sample,) = parse_config((path / "config.pbtxt").read_text(), path="").warmups
+    assert (sample.batch_size, sample.inputs["x"].dims) == (4, (8,))
+    own = PLAIN + "[targets.config]\nmodel_warmup = []\n"
+    path, _ = made(tmp_path / "none", SHAPES + own)
+    assert parse_config((path / "config.pbtxt").read_text(), path="").warmups == ()

@@ -230,8 +230,12 @@ def test_names_of_no_target(name: str) -> None:
 def test_filenames_by_compute_capability() -> None:
     targets = version("onnxruntime-cuda-fp16", "tensorrt-sm_89-fp16", "tensorrt-sm_90-fp16", "tensorrt-sm_80-fp32")
     targets["tensorrt-sm_90-fp16@10.5.0"] = made("tensorrt-sm_90-fp16@10.5.0")
-    assert cc_model_filenames(targets, "fp16") == {"8.9": "tensorrt-sm_89-fp16.file", "9.0": "tensorrt-sm_90-fp16.file"}
-    assert cc_model_filenames(targets, "int8") == {}
+    files = {name: target.filename for name, target in targets.items()}
+    both = {"8.9": "tensorrt-sm_89-fp16.file", "9.0": "tensorrt-sm_90-fp16.file"}
+    assert cc_model_filenames(files, "tensorrt-sm_89-fp16") == both
+    other = cc_model_filenames(files, "tensorrt-sm_90-fp16@10.5.0")
+    assert other == {**both, "9.0": "tensorrt-sm_90-fp16@10.5.0.file"}, "the target itself comes first"
+    assert cc_model_filenames(files, "onnxruntime-cuda-fp16") == {}
 
 
 DEVICES = ["cpu", "cuda", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120"]

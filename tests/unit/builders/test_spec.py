@@ -104,6 +104,10 @@ def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
             ENCODER + "[targets.config]\ndynamic_batching = { preferred = [4] }",
             r"model.toml:20: targets\.1\.config: ModelConfig has no field dynamic_batching\.preferred",
         ),
+        (
+            ENCODER.replace("required = false", 'candidates = ["qdq", "qqd+slim"]'),
+            r"targets\.1\.candidates: tensorrt-sm_90-fp8 has no candidate 'qqd\+slim'; did you mean 'qdq",
+        ),
         (ENCODER + "[config]\nmax_batch_size = 2026-01-01", r"model.toml:20: config: "),
         (ENCODER.replace('name = "m"', 'name = "../m"'), "model.toml:2: name: String should match pattern"),
     ],
