@@ -30,6 +30,8 @@ class Observer:
         self._answered: dict[ServerId, datetime] = {}
         self._away: set[ServerId] = set()
         self._outages: dict[ServerId, deque[datetime]] = {}
+        self._taken_out: set[ServerId] = set()
+        self._marking = asyncio.Lock()  # the loop and a preview may look at the same time
 
     async def observe(self) -> tuple[ObservedServer, ...]:
         """Return what every registered server answers now, by id. Takes out those that keep failing."""
@@ -42,11 +44,14 @@ class Observer:
         servers = sorted(self._fleet.servers(), key=lambda server: server.id)
         self._forget_others({server.id for server in servers})
         seen = await asyncio.gather(*(ask(server) for server in servers))
-        marks = await self._marks(seen)
+        async with self._marking:
+            marks = await self._marks(seen)
         return tuple(_marked(entry, marks.get(entry.server.id)) for entry in seen)
 
     async def _marks(self, seen: Iterable[ObservedServer]) -> dict[ServerId, Mark]:
         marks = {mark.server: mark for mark in await self._store.marks()}
+        for server in self._taken_out - marks.keys():
+            self._outages.pop(server, None)  # an operator let it back in: its outages before that count no more
         out, back = plan_marks(seen, self._outages, marks, self._now())
         for mark in out:
             logger.warning("Server %s is taken out: %s", mark.server, mark.reason)
@@ -56,6 +61,7 @@ class Observer:
             logger.info("Server %s is let back in", server)
             await self._store.unmark(server)
             del marks[server]
+        self._taken_out = {server for server, mark in marks.items() if not mark.by_operator}
         return marks
 
     def _dated(self, seen: ObservedServer) -> ObservedServer:

@@ -193,6 +193,28 @@ def test_a_server_that_keeps_failing_is_taken_out_and_let_back_in() -> None:
     run(scenario, servers=2)
 
 
+def test_a_server_that_an_operator_lets_back_in_stays_until_it_fails_as_often_again() -> None:
+    async def scenario(rig: Rig) -> None:
+        async def fail(times: int) -> None:
+            for _ in range(times):
+                rig.triton.processes[S0].up = False
+                await rig.settle()
+                rig.triton.start(server(rig, S0))
+                rig.clock.move(5)
+                await rig.settle()
+
+        await deploy(rig, replicas=1)
+        await fail(TOO_MANY)
+        await rig.store.unmark(S0)
+        await rig.settle()
+        await fail(TOO_MANY - 1)
+        assert await rig.store.marks() == ()
+        await fail(1)
+        assert [mark.server for mark in await rig.store.marks()] == [S0]
+
+    run(scenario, servers=2)
+
+
 def test_the_last_server_is_never_taken_out() -> None:
     async def scenario(rig: Rig) -> None:
         await deploy(rig)
