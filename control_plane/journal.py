@@ -140,6 +140,10 @@ class Journal:
         own = [it for it in self._open.values() if it.deployment == deployment]
         return max(own, key=lambda it: it.created_at, default=None)
 
+    def open_now(self) -> frozenset[OperationId]:
+        """Return what is open. Asked before a pass reads the deployments, it is what that pass can judge."""
+        return frozenset(self._open)
+
     def current(self, name: OperationId) -> Operation | None:
         """Return an open operation as it is now; None where it is finished, or none."""
         return self._open.get(name)
@@ -190,13 +194,17 @@ class Journal:
         plan: Plan,
         statuses: Mapping[DeploymentName, tuple[Deployment, DeploymentStatus]],
         observed: Mapping[ServerId, ObservedServer],
+        known: frozenset[OperationId],
     ) -> None:
-        """Finish the operations that are at their end, by what was just seen. What is planned still is not."""
+        """Finish the operations that are at their end, by what was just seen. What is planned still is not.
+
+        Only those in `known`, which were open before that was looked at: a deployment written since is not in it.
+        """
         if not self._open:
             return
         now, still = self._now(), {(_key(step)) for step in plan.steps}
         ended = []
-        for operation in self._open.values():
+        for operation in (it for it in self._open.values() if it.id in known):
             if any(step.state is StepState.RUNNING for step in operation.steps):
                 continue
             if any(step.is_open and step.key in still for step in operation.steps):

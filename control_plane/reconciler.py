@@ -173,11 +173,12 @@ class Reconciler:
         clock = asyncio.get_running_loop().time
         begun = clock()
         busy = frozenset(self._busy)
+        known = self._world.journal.open_now()  # before the deployments: one that is written now is not in them
         deployments = await self._world.store.list()
         view = await self._look(deployments)
         statuses = {it.name: (it, view.status_of(it)) for it in deployments}
         await self._world.journal.planned(view.plan)
-        await self._world.journal.settle(view.plan, statuses, view.by_id)
+        await self._world.journal.settle(view.plan, statuses, view.by_id, known)
         self._begin_executions(view, busy)
         states = [status.state for _, status in statuses.values()]
         self._metrics.passed(clock() - begun, view.observed, states)

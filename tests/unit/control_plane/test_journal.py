@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from control_plane.deployments import Changes
 from control_plane.journal import Journal
 from control_plane.operations import Operation, OperationKind, OperationState, StepAction, StepState
+from control_plane.planning import Plan
 from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.state import Deployment, DeploymentName, Mark, ModelName, ServerId
 from control_plane.wanted import ANY_POOL, Needs, Replicas
@@ -69,6 +70,18 @@ def test_a_load_that_fails_waits_for_its_retry_and_fails_in_the_end_with_tritons
         operation = await newest(rig)
         assert (operation.state, operation.steps[0].attempts) == (OperationState.FAILED, QUARANTINED_AFTER)
         assert "ModuleNotFoundError: nothing" in operation.cause
+
+    run(scenario)
+
+
+def test_a_deploy_is_not_judged_by_a_pass_that_read_the_deployments_before_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        known = rig.journal.open_now()
+        await deploy(rig)
+        await rig.journal.settle(Plan(), {}, {}, known)
+        assert (await newest(rig)).state is OperationState.QUEUED
+        await rig.settle()
+        assert (await newest(rig)).state is OperationState.DONE
 
     run(scenario)
 
