@@ -14,16 +14,22 @@ import typer
 from builders.errors import BuildError
 from control_plane.cli import (
     build,
+    changes,
     demo,
     deployments,
+    endpoints,
     import_model,
     infer,
     measure,
+    operations,
     output,
+    plan,
     serve,
+    servers,
     signature,
     status,
     verify,
+    watch,
 )
 from control_plane.cli.client import ApiError, UnreachableError
 from control_plane.errors import ControlPlaneError, ServerUnreachableError
@@ -48,7 +54,17 @@ app.add_typer(signature.keys, name="key")
 app.command("serve")(serve.command)
 app.command("deploy")(deployments.deploy)
 app.command("undeploy")(deployments.undeploy)
+app.command("scale")(changes.scale)
+app.command("rollback")(changes.rollback)
+app.command("revisions")(changes.revisions)
 app.command("status")(status.status)
+app.command("plan")(plan.plan)
+app.command("explain")(plan.explain)
+app.command("operations")(operations.operations)
+app.command("cancel")(operations.cancel)
+app.command("watch")(watch.watch)
+app.command("endpoints")(endpoints.endpoints)
+app.add_typer(servers.servers, name="server")
 app.command("infer")(infer.command)
 app.command("demo")(demo.command)
 

@@ -15,9 +15,11 @@ from tests.scripted_http import Answer, scripted_server
 
 COMMANDS = (
     *("build", "publish", "import", "verify", "measure", "verify-signature"),
-    *("serve", "deploy", "undeploy", "status", "infer", "demo"),
+    *("serve", "deploy", "undeploy", "scale", "rollback", "revisions", "status", "plan", "explain"),
+    *("operations", "cancel", "watch", "endpoints", "infer", "demo"),
 )
-GROUPS = ("key",)
+GROUPS = ("key", "server")
+SERVER_COMMANDS = ("list", "show", "add", "remove", "drain", "resume", "restart", "release")
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
@@ -26,9 +28,9 @@ def test_there_are_no_other_commands() -> None:
     assert [group.name for group in app.registered_groups] == list(GROUPS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"server {it}" for it in SERVER_COMMANDS)])
 def test_every_help_has_an_example_that_the_command_takes(command: str) -> None:
-    ended = run_here(command, "--help")
+    ended = run_here(*command.split(), "--help")
     assert (ended.code, ended.err) == (0, "")
     assert f"tritonfleet {command} [OPTIONS]" in ended.out
     assert f"xample: tritonfleet {command}" in ended.flat
@@ -72,7 +74,15 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(arguments: tuple[str, ..
     assert not arguments or ended.out == ""
 
 
-@pytest.mark.parametrize("arguments", [("deploy", "m"), ("undeploy", "m"), ("status",), ("infer", "m", "text")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("deploy", "m"), ("undeploy", "m"), ("status",), ("infer", "m", "text"), ("scale", "m", "--replicas", "1")),
+        *(("rollback", "m"), ("revisions", "m"), ("plan",), ("explain", "m"), ("operations",), ("cancel", "o")),
+        *(("watch",), ("watch", "m"), ("endpoints", "m"), ("endpoints", "m", "--watch")),
+        *(("server", "list"), ("server", "drain", "s"), ("server", "release", "s", "m")),
+    ],
+)
 def test_no_control_plane_ends_with_3_and_says_how_to_start_one(arguments: tuple[str, ...]) -> None:
     ended = run_here(*arguments, "--url", NOBODY, "--json")
     assert (ended.code, ended.out) == (3, "")
