@@ -7,7 +7,7 @@ between, the steps that ran are queued again at the next start, and the servers 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Skipped
 from control_plane.error_kinds import kind_of
 from control_plane.operations import (
     FINISHED,
+    INTERRUPTED,
     KeyReused,
     Operation,
     OperationId,
@@ -57,6 +58,8 @@ KEPT_FOR = timedelta(days=7)
 KEPT_AT_LEAST = 1000
 """Finished operations that are kept however old they are."""
 _PRUNED_EVERY = timedelta(hours=1)
+_SEEN = f"{INTERRUPTED}; the server shows it as it was to be"
+_NOT_NEEDED = "It was not needed any more after a restart of the control plane."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +81,28 @@ class Journal:
         self.store = store
         self.keyed = asyncio.Lock()  # two requests with one key must not both find it new
         self._now = now
+        # Operations are read, advanced and saved as one: without this, of two steps that begin at once the second
+        # would be saved over an operation that does not hold the first.
+        self._writing = asyncio.Lock()
         self._open: dict[OperationId, Operation] = {}
         self._released: dict[OperationId, frozenset[ModelName]] = {}
+        self._inherited: set[tuple[OperationId, StepKey]] = set()
         self._listeners: list[Callable[[Operation], None]] = []
         self._pruned_at: datetime | None = None
 
     async def recover(self) -> None:
         """Take up what an earlier control plane left open."""
-        now = self._now()
-        for operation in await self.store.open():
-            self._open[operation.id] = operation
-        await self._save(*(interrupted(operation, now) for operation in self._open.values()))
+        async with self._writing:
+            now = self._now()
+            for operation in await self.store.open():
+                self._open[operation.id] = operation
+            await self._save(*(interrupted(operation, now) for operation in self._open.values()))
+            newest = {it.deployment: it for it in sorted(self._open.values(), key=lambda it: it.created_at)}
+            for operation in newest.values():
+                await self._supersede(operation, now)
+            self._inherited = {
+                (it.id, step.key) for it in self._open.values() for step in it.steps if step.state is StepState.QUEUED
+            }
 
     def listen(self, changed: Callable[[Operation], None]) -> Callable[[], None]:
         """Have `changed` called with every operation that was written. Call the result to end that."""
@@ -107,6 +121,16 @@ class Journal:
 
         `released` are the models that an undeploy leaves to nobody.
         """
+        async with self._writing:
+            return await self._begin(kind, deployment, server, released)
+
+    async def _begin(
+        self,
+        kind: OperationKind,
+        deployment: Deployment | None,
+        server: ServerId | None,
+        released: frozenset[ModelName] = frozenset(),
+    ) -> Operation:
         now = self._now()
         subject = deployment.name if deployment is not None else server or ""
         revision = deployment.revision if deployment is not None else 0
@@ -127,9 +151,13 @@ class Journal:
         self._released[stored.id] = released
         self._tell(stored)
         if deployment is not None:
-            older = [it for it in self._open.values() if it.deployment == deployment.name and it.id != stored.id]
-            await self._save(*(superseded(it, stored, now) for it in older))
+            await self._supersede(stored, now)
         return stored
+
+    async def _supersede(self, newest: Operation, now: datetime) -> None:
+        """Cancel the older operations that a newer one makes pointless."""
+        older = [it for it in self._open.values() if it.deployment == newest.deployment and it.id != newest.id]
+        await self._save(*(superseded(it, newest, now) for it in older))
 
     async def announce(self, kind: OperationKind, deployment: Deployment, released: frozenset[ModelName]) -> None:
         """Open the operation of a revision that was written; what `deployments` calls."""
@@ -150,11 +178,12 @@ class Journal:
 
     async def cancel(self, name: OperationId, cause: str) -> Operation | None:
         """Begin nothing more of an operation; None where there is none that is open."""
-        operation = self._open.get(name)
-        if operation is None:
-            return None
-        await self._save(with_cancel_asked(operation, self._now(), cause))
-        return self._open.get(name) or await self.store.get(name)
+        async with self._writing:
+            operation = self._open.get(name)
+            if operation is None:
+                return None
+            await self._save(with_cancel_asked(operation, self._now(), cause))
+            return self._open.get(name) or await self.store.get(name)
 
     def is_cancelled(self, step: PlannedAction) -> bool:
         """Tell whether everybody who asked for a step has cancelled it; what nobody asked for goes on."""
@@ -164,6 +193,10 @@ class Journal:
 
     async def planned(self, plan: Plan) -> None:
         """Give every planned step to the operations that it is for, or to a healing of its server."""
+        async with self._writing:
+            await self._planned(plan)
+
+    async def _planned(self, plan: Plan) -> None:
         now = self._now()
         by_operation: dict[OperationId, list[PlannedStep]] = {}
         unowned: dict[ServerId, list[PlannedStep]] = {}
@@ -175,19 +208,22 @@ class Journal:
             if not owners:
                 unowned.setdefault(step.action.server, []).append(entry)
         for server, entries in unowned.items():
-            healing = self._healing(server) or await self.begin(OperationKind.HEAL, server=server)
+            healing = self._healing(server) or await self._begin(OperationKind.HEAL, None, server)
             by_operation.setdefault(healing.id, []).extend(entries)
         await self._save(*(with_planned(self._open[it], entries, now) for it, entries in by_operation.items()))
 
     async def started(self, step: PlannedAction) -> None:
         """Write down that a step begins, before it does."""
         key, now = _key(step), self._now()
-        await self._save(*(step_started(it, key, now) for it in self._open.values() if it.step(key) is not None))
+        async with self._writing:
+            await self._save(*(step_started(it, key, now) for it in self._open.values() if it.step(key) is not None))
 
     async def ended(self, step: PlannedAction, outcome: Outcome, retry_at: datetime | None) -> None:
         """Write down how a step ended."""
         key, now, result = _key(step), self._now(), _result(outcome, retry_at)
-        await self._save(*(step_ended(it, key, result, now) for it in self._open.values() if it.step(key) is not None))
+        async with self._writing:
+            own = [it for it in self._open.values() if it.step(key) is not None]
+            await self._save(*(step_ended(it, key, result, now) for it in own))
 
     async def settle(
         self,
@@ -200,9 +236,20 @@ class Journal:
 
         Only those in `known`, which were open before that was looked at: a deployment written since is not in it.
         """
+        async with self._writing:
+            await self._settle(plan, statuses, observed, known)
+
+    async def _settle(
+        self,
+        plan: Plan,
+        statuses: Mapping[DeploymentName, tuple[Deployment, DeploymentStatus]],
+        observed: Mapping[ServerId, ObservedServer],
+        known: frozenset[OperationId],
+    ) -> None:
         if not self._open:
             return
         now, still = self._now(), {(_key(step)) for step in plan.steps}
+        await self._end_inherited(plan, still, observed, now)
         ended = []
         for operation in (it for it in self._open.values() if it.id in known):
             if any(step.state is StepState.RUNNING for step in operation.steps):
@@ -212,6 +259,28 @@ class Journal:
             ended.append(self._judge(operation, statuses, observed, now))
         await self._save(*ended)
         await self._prune(now)
+
+    async def _end_inherited(
+        self, plan: Plan, still: Collection[StepKey], observed: Mapping[ServerId, ObservedServer], now: datetime
+    ) -> None:
+        """End the steps of an earlier control plane that are not planned again, by what their servers show.
+
+        Nobody else would: what took effect while nobody listened is seen, and never planned.
+        """
+        waiting = {(it.server, it.model) for it in plan.waiting}
+        changed = dict(self._open)
+        for name, key in sorted(self._inherited):
+            seen, operation = observed.get(key.server), changed.get(name)
+            if operation is None or key in still:
+                self._inherited.discard((name, key))
+            elif (seen is None or seen.answers) and (key.server, key.model) not in waiting:
+                self._inherited.discard((name, key))
+                step = operation.step(key)
+                tried = step is not None and step.attempts > 0
+                shown = tried and seen is not None and _shows(seen, key)
+                outcome = StepDone(_SEEN) if shown else StepSkipped(_NOT_NEEDED)
+                changed[name] = step_ended(operation, key, outcome, now)
+        await self._save(*changed.values())
 
     def _judge(  # noqa: PLR0911 - an end each
         self,
@@ -230,8 +299,12 @@ class Journal:
                     return with_cancel_asked(operation, now, f"Server '{operation.server}' is not there any more.")
                 return settled(operation, now, serves=True) if not _ready(seen) else operation
             case OperationKind.UNDEPLOY:
-                held = self._released.get(operation.id, frozenset())
-                left = any(_ready(seen) & held for seen in observed.values() if seen.answers)
+                held = self._released.get(operation.id)
+                if held is None:  # begun by an earlier control plane: whatever no deployment pins is to go
+                    pinned = {pin.model for deployment, _ in statuses.values() for pin in deployment.all_pins}
+                    left = any(_ready(seen) - pinned for seen in observed.values() if seen.answers)
+                else:
+                    left = any(_ready(seen) & held for seen in observed.values() if seen.answers)
                 return operation if left or waits else settled(operation, now, serves=True)
             case _:
                 found = statuses.get(operation.deployment)
@@ -251,6 +324,9 @@ class Journal:
             draining = operation.kind is OperationKind.DRAIN and operation.server == action.server
             if about or released or (draining and isinstance(action, Unload)):
                 owners.append(operation.id)
+        if not owners and isinstance(action, Unload):  # an undeploy that an earlier control plane began
+            undeploys = (it.id for it in self._open.values() if it.kind is OperationKind.UNDEPLOY)
+            owners.extend(it for it in undeploys if it not in self._released)
         return owners
 
     def _healing(self, server: ServerId) -> Operation | None:
@@ -291,6 +367,13 @@ def _judged_by(operation: Operation, status: DeploymentStatus, now: datetime, *,
             return settled(operation, now, serves=False, cause=" ".join(told))
         case _:
             return operation
+
+
+def _shows(seen: ObservedServer, key: StepKey) -> bool:
+    """Whether a server is as a step was to make it."""
+    if key.action is StepAction.UNLOAD:
+        return key.model not in _ready(seen)
+    return key.version in seen.ready_versions(key.model)
 
 
 def _ready(seen: ObservedServer) -> frozenset[ModelName]:

@@ -1,5 +1,6 @@
 """Operations in memory: a fake `OperationStore`, and short ways to make operations for tests."""
 
+import asyncio
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
@@ -77,6 +78,7 @@ class FakeOperationStore:
         return self._operations[name] if digest == request_digest else KeyReused(self._operations[name])
 
     async def save(self, *operations: Operation) -> None:
+        await asyncio.sleep(0)  # as the real one does, whose file is written in a thread: others run meanwhile
         self.saves.append(len(operations))
         for operation in operations:
             stored = self._operations.get(operation.id)

@@ -232,6 +232,7 @@ def process(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
         "TRITONFLEET_PORT": "0",
         "TRITONFLEET_MODEL_REPOSITORY": str(settings.model_repository),
         "TRITONFLEET_STATE_PATH": str(settings.state_path),
+        "TRITONFLEET_SERVERS": str(settings.servers),
     }
     command = [sys.executable, "-m", "tests.faults.control_plane_main"]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from control_plane.actions import Failed
 from control_plane.deployments import Changes
 from control_plane.journal import Journal
 from control_plane.operations import Operation, OperationKind, OperationState, StepAction, StepState
@@ -51,6 +52,22 @@ def test_a_deploy_is_an_operation_whose_steps_are_done() -> None:
         assert await rig.operations.open() == ()
 
     run(scenario)
+
+
+def test_steps_that_begin_and_end_at_once_on_several_servers_are_all_written_down() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig)
+        plan = await rig.loop.preview()
+        await rig.journal.planned(plan)
+        await asyncio.gather(*(rig.journal.started(step) for step in plan.steps))
+        assert [it.state for it in (await newest(rig)).steps] == [StepState.RUNNING] * 9
+        ends = (
+            rig.journal.ended(it, Failed(it.action, "boom", retryable=True, seconds=1.0), None) for it in plan.steps
+        )
+        await asyncio.gather(*ends)
+        assert [(it.state, it.attempts) for it in (await newest(rig)).steps] == [(StepState.FAILED, 1)] * 9
+
+    run(scenario, servers=3)
 
 
 def test_a_load_that_fails_waits_for_its_retry_and_fails_in_the_end_with_tritons_reason() -> None:
