@@ -238,10 +238,8 @@ async def _rollback(parts: Parts, name: str, asked: schemas.Rollback | None, if_
             raise _outdated(answer)
         case NoRevision():
             kept = ", ".join(map(str, answer.kept)) or "none"
-            asked_for = "an earlier one" if answer.asked is None else f"revision {answer.asked}"
-            cause = (
-                f"Deployment '{name}' is at revision {answer.current.revision}; there is no {asked_for} to return to."
-            )
+            there = "no earlier one" if answer.asked is None else f"no revision {answer.asked}"
+            cause = f"Deployment '{name}' is at revision {answer.current.revision}; there is {there} to return to."
             raise Problem(HTTPStatus.CONFLICT, "no-revision", "No such revision", (cause,), f"Earlier ones: {kept}.")
         case Infeasible():
             raise _cannot_be_served(answer)
