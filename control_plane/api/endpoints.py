@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -36,18 +37,19 @@ async def events(model: Model, parts: UsedParts) -> StreamingResponse:
     return StreamingResponse(_stream(parts, model), media_type="text/event-stream", headers=headers)
 
 
-async def _stream(parts: Parts, model: str) -> AsyncIterator[str]:
-    sent = ""
+async def _stream(parts: Parts, model: str, keep_alive_s: float = KEEP_ALIVE_S) -> AsyncIterator[str]:
+    clock, sent, sent_at = asyncio.get_running_loop().time, "", 0.0
     while True:
         now = (await _endpoints(parts, model)).model_dump_json()
         if now != sent:
-            sent = now
+            sent, sent_at = now, clock()
             yield f"event: endpoints\ndata: {now}\n\n"
-        try:
-            async with asyncio.timeout(KEEP_ALIVE_S):
-                await parts.reconciler.pass_ended()
-        except TimeoutError:
+        elif clock() - sent_at >= keep_alive_s:  # passes end more often than that, and change nothing mostly
+            sent_at = clock()
             yield ": still here\n\n"
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(sent_at + keep_alive_s):
+                await parts.reconciler.pass_ended()
 
 
 async def _endpoints(parts: Parts, model: str) -> schemas.EndpointList:
