@@ -85,6 +85,7 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.bench $(FLAGS)
 
 soak: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.faults.fleet_soak $(FLAGS)
 	@$(BIN)/python -m tests.faults.soak $(FLAGS)
 
 fuzz: $(VENV)/dev.stamp

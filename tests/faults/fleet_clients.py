@@ -33,18 +33,14 @@ _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_b
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the requests of one phase. `examples` are the first errors, in words."""
+    """What became of the requests of one phase. `examples` are the first errors, `worst` those that no retry saved."""
 
     requests: int = 0
     failed_first: int = 0
     failed_after_retry: int = 0
     wrong: int = 0
     examples: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        """Keep an example, as long as there are few."""
-        if len(self.examples) < _KEPT:
-            self.examples.append(text)
+    worst: list[str] = field(default_factory=list)
 
 
 class Callers:
@@ -150,31 +146,37 @@ class Clients:
     async def _request(self, protocol: Protocol, model: str, tally: Tally) -> None:
         tally.requests += 1
         first = self._pick(model)
-        if await self._try(protocol, model, first, tally):
+        error = await self._try(protocol, model, first, tally)
+        if not error:
             return
         tally.failed_first += 1
+        _keep(tally.examples, error)
         others = [place for place in self.listed[model] if place["server"] != first["server"]]
-        if not others:
+        again = await self._try(protocol, model, self._chance.choice(others), tally) if others else "nobody else listed"
+        if again:
             tally.failed_after_retry += 1
-            tally.note(f"{model}: nobody else is listed than {first['server']}")
-        elif not await self._try(protocol, model, self._chance.choice(others), tally):
-            tally.failed_after_retry += 1
+            _keep(tally.worst, f"{error}; then {again}")
 
     def _pick(self, model: str) -> Place:
         places = self.listed[model]
         return self._chance.choices(places, [place["weight"] for place in places])[0]
 
-    async def _try(self, protocol: Protocol, model: str, place: Place, tally: Tally) -> bool:
-        right = self.right[model]
+    async def _try(self, protocol: Protocol, model: str, place: Place, tally: Tally) -> str:
+        """Send one request. Returns why it failed; empty where it was answered."""
+        right, where = self.right[model], f"{protocol} {model} on {place['server']}"
         try:
             given = await self.callers.ask(protocol, place[protocol], model)
         except (InferenceServerException, OSError, TimeoutError) as error:
-            tally.note(f"{protocol} {model} on {place['server']}: {type(error).__name__} {error}"[:200])
-            return False
+            return f"{where}: {type(error).__name__} {error}"[:200]
         if not any(abs(given - value) < 1e-3 for value in right | self.right[model]):
             tally.wrong += 1
-            tally.note(f"{protocol} {model} on {place['server']}: {given}, not one of {sorted(right)}")
-        return True
+            _keep(tally.worst, f"{where}: {given}, not one of {sorted(right)}")
+        return ""
+
+
+def _keep(examples: list[str], text: str) -> None:
+    if len(examples) < _KEPT:
+        examples.append(text)
 
 
 async def all_answer(callers: Callers, model: str, places: Sequence[Place], right: set[float], times: int) -> bool:
@@ -192,5 +194,5 @@ async def all_answer(callers: Callers, model: str, places: Sequence[Place], righ
 
 def examples_of(tallies: Sequence[Tally]) -> list[str]:
     """Return the examples, each kind once with how often it was seen."""
-    counted = Counter(example for tally in tallies for example in tally.examples)
+    counted = Counter(example for tally in tallies for example in (*tally.worst, *tally.examples))
     return [f"{times} x {text}" for text, times in counted.most_common(_KEPT)]

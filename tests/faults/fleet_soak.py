@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from control_plane.bootstrap import RunningControlPlane, running_control_plane
 from control_plane.embedded import EmbeddedServer
+from control_plane.embedded.record import read_record
 from control_plane.settings import Settings
 from tests.embedded_triton import record_of
 from tests.faults.fleet_clients import Clients, Place, Tally, all_answer, examples_of
@@ -37,11 +38,16 @@ SERVERS = 4
 PLAIN, CHAIN = "plain", "chain"
 FACTORS = {PLAIN: (5.0, 7.0), CHAIN: (6.0, 12.0)}
 """What versions 1 and 2 answer for each 1. The chain's new version is that of its first member, 2 times 3 and 4 x 3."""
+MEMBERS = ("first", "second")
 
 RATE = 20.0
 GIVE_UP_S = 90.0
-_LOOK_S = 0.1
-_SETTLED_S = 1.0
+_LOOK_S = 0.2
+_SETTLED_S = 0.5
+
+
+class NotOverError(Exception):
+    """A change or a fault was not over after GIVE_UP_S seconds; the text says what was seen then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Soak:
         while not await reached():
             if time.monotonic() > end:
                 status = (await self.rest.get("/v1/deployments")).text
-                raise RuntimeError(f"Not over after {GIVE_UP_S:.0f} s: {name}; {self.clients.tally}; {status}")
+                raise NotOverError(f"Not over after {GIVE_UP_S:.0f} s: {name}; {self.clients.tally}; {status}")
             await asyncio.sleep(_LOOK_S)
 
     async def _is_healed(self) -> bool:
@@ -136,7 +142,14 @@ class Soak:
             right, times = {FACTORS[model][self.wanted.version - 1]}, 2 * self.wanted.instances
             if not await all_answer(self.clients.callers, model, places, right, times):
                 return False
+            if any(not self._has_stubs(server, model) for server in self.holders(model)):
+                return False
         return True
+
+    def _has_stubs(self, server: EmbeddedServer, model: str) -> bool:
+        """Whether a Python process runs for each instance: one that is dead among others may miss every request."""
+        wanted = {PLAIN: self.wanted.instances} if model == PLAIN else dict.fromkeys(MEMBERS, 1)
+        return all(len(stubs_of(server, name)) == count for name, count in wanted.items())
 
     async def _is_settled(self) -> bool:
         """Whether beside that nothing is left where no replica is to be, and each has its instances."""
@@ -212,6 +225,20 @@ class Soak:
         self.clients.right.update({name: {factors[0]} for name, factors in FACTORS.items()})
 
 
+def stubs_of(server: EmbeddedServer, model: str) -> list[psutil.Process]:
+    """Return the Python processes of a model on a server; none where the server is just gone."""
+    record = read_record(server.record_path)
+    if record is None:
+        return []
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(record.server_pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if f"/{model}/" in " ".join(child.cmdline()):
+                    found.append(child)
+    return found
+
+
 async def _kill_server(_: Soak, server: EmbeddedServer, _model: str) -> None:
     os.kill(record_of(server).server_pid, signal.SIGKILL)
 
@@ -221,10 +248,7 @@ async def _stop_server(_: Soak, server: EmbeddedServer, _model: str) -> None:
 
 
 async def _kill_stub(_: Soak, server: EmbeddedServer, model: str) -> None:
-    named = f"/{'first' if model == CHAIN else model}/"
-    children = psutil.Process(record_of(server).server_pid).children(recursive=True)
-    stubs = [it for it in children if named in " ".join(it.cmdline())]
-    min(stubs, key=lambda it: it.pid).kill()
+    min(stubs_of(server, MEMBERS[0] if model == CHAIN else model), key=lambda it: it.pid).kill()
 
 
 async def _unload_by_hand(_: Soak, server: EmbeddedServer, model: str) -> None:
@@ -248,7 +272,7 @@ async def soaking(folder: Path, seed: int) -> AsyncIterator[Soak]:
     repository = folder / "repository"
     for name, factor in ((PLAIN, FACTORS[PLAIN][0]), ("first", 2.0), ("second", 3.0)):
         multiplier(repository, name, factor)
-    ensemble(repository, CHAIN, "first", "second")
+    ensemble(repository, CHAIN, *MEMBERS)
     settings = Settings(port=0, servers=SERVERS, model_repository=repository, state_path=folder / "state.db")
     async with (
         running_control_plane(settings) as running,
@@ -272,17 +296,20 @@ async def one_of_each(seed: int) -> list[Phase]:
             return soak.phases
 
 
-async def at_random(seconds: float, seed: int) -> list[Phase]:
-    """Make every planned change once, then do faults for `seconds`."""
+async def at_random(seconds: float, seed: int) -> tuple[list[Phase], str]:
+    """Make every planned change once, then do faults for `seconds`. Returns what was done, and what never ended."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="tritonfleet-soak-") as folder:
         async with soaking(Path(folder), seed) as soak:
-            await soak.planned()
-            end = time.monotonic() + seconds
-            while time.monotonic() < end and all(phase.is_right for phase in soak.phases):
-                name, model = chance.choice(sorted(FAULTS)), chance.choice(sorted(FACTORS))
-                await soak.fault(name, chance.choice(soak.holders(model)), model)
-            return soak.phases
+            try:
+                await soak.planned()
+                end = time.monotonic() + seconds
+                while time.monotonic() < end and all(phase.is_right for phase in soak.phases):
+                    name, model = chance.choice(sorted(FAULTS)), chance.choice(sorted(FACTORS))
+                    await soak.fault(name, chance.choice(soak.holders(model)), model)
+            except NotOverError as error:
+                return soak.phases, str(error)
+            return soak.phases, ""
 
 
 def table_of(phases: list[Phase]) -> Table:
@@ -310,7 +337,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     arguments = parser.parse_args()
-    phases = asyncio.run(at_random(arguments.minutes * 60, arguments.seed))
+    phases, never_ended = asyncio.run(at_random(arguments.minutes * 60, arguments.seed))
     console = Console(width=110, highlight=False)
     console.print(table_of(phases))
     bad = [phase for phase in phases if not phase.is_right]
@@ -318,8 +345,10 @@ def main() -> int:
         console.print(f"{phase.name} {phase.target}: {phase.tally.failed_first} failed first", markup=False)
     for example in examples_of([phase.tally for phase in (bad or phases)]):
         console.print(f"  {example}", markup=False)
+    if never_ended:
+        console.print(never_ended, markup=False)
     console.print(f"seed {arguments.seed}")
-    return 1 if bad else 0
+    return 1 if bad or never_ended else 0
 
 
 if __name__ == "__main__":
