@@ -256,6 +256,8 @@ class Journal:
                 continue
             if any(step.is_open and step.key in still for step in operation.steps):
                 continue
+            if operation.kind is OperationKind.HEAL:  # what is not planned any more is ended as after a restart
+                self._inherited |= {(operation.id, step.key) for step in operation.steps if step.is_open}
             ended.append(self._judge(operation, statuses, observed, now))
         await self._save(*ended)
         await self._prune(now)

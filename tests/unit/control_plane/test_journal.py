@@ -199,3 +199,26 @@ def test_scaling_instances_is_a_step_of_its_own_kind() -> None:
         assert operation.state is OperationState.DONE
 
     run(scenario)
+
+
+def test_a_healing_whose_step_is_not_needed_any_more_ends() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, "b")
+        await rig.settle()
+        rig.triton.start(rig.servers[0])
+        rig.clock.move(60)
+        rig.triton.gate = asyncio.Event()
+        rig.triton.published["b"] = FakeModel(broken="boom")
+        await rig.loop.run_pass()
+        rig.triton.gate.set()
+        await rig.loop.executions_ended()
+        healing = (await rig.operations.list(limit=1))[0]
+        assert (healing.kind, healing.state) == (OperationKind.HEAL, OperationState.WAITING)
+        await rig.deployments.delete(DeploymentName("d"))
+        for _ in range(3):
+            await rig.loop.run_pass()
+        found = await rig.operations.get(healing.id)
+        assert found is not None
+        assert found.is_finished, found
+
+    run(scenario)
