@@ -88,13 +88,18 @@ def contradictions(
 ) -> tuple[tuple[Deployment, ...], dict[DeploymentName, tuple[str, ...]]]:
     """Return the deployments that can stand beside each other, the oldest first, and why each of the others cannot."""
     accepted: list[Deployment] = []
+    holding: dict[ModelName, dict[DeploymentName, Deployment]] = {}
     refused: dict[DeploymentName, tuple[str, ...]] = {}
     for deployment in sorted(deployments, key=lambda it: (it.created_at, it.name)):
-        conflicts = conflicts_with(deployment.all_pins, accepted) or wish_conflicts(deployment, accepted, published)
+        pins = deployment.all_pins
+        near = {name: it for pin in pins for name, it in holding.get(pin.model, {}).items()}  # only they can contradict
+        conflicts = conflicts_with(pins, near.values()) or wish_conflicts(deployment, near.values(), published)
         if conflicts:
             refused[deployment.name] = conflicts
         else:
             accepted.append(deployment)
+            for pin in pins:
+                holding.setdefault(pin.model, {})[deployment.name] = deployment
     return tuple(accepted), refused
 
 

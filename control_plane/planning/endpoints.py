@@ -6,6 +6,7 @@ the traffic is split evenly between its replicas; the share of a version that no
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from control_plane.planning.placement import Placement
 from control_plane.planning.targets import TargetOnServer
@@ -14,6 +15,7 @@ from control_plane.state import (
     DeploymentName,
     Endpoints,
     ModelName,
+    ModelState,
     ObservedServer,
     ServerCondition,
     ServerId,
@@ -33,7 +35,7 @@ class Endpoint:
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Serving:
     """What was observed, by what was placed where: which servers can answer for a version."""
 
@@ -77,7 +79,17 @@ class Serving:
         found = [it for it in own if it.condition is ServerCondition.HEALTHY and self._serves(it, track)]
         if found or not track.pins:
             return found
-        return [it for _, it in sorted(self.observed.items()) if it.answers and self._serves(it, track)]
+        elsewhere = self._ready.get(track.pins[-1].model, ())
+        return [it for it in elsewhere if it.answers and self._serves(it, track)]
+
+    @cached_property
+    def _ready(self) -> Mapping[ModelName, tuple[ObservedServer, ...]]:
+        """The servers that have a model ready, by id: only those are asked whether they serve it."""
+        found: dict[ModelName, list[ObservedServer]] = {}
+        for _, seen in sorted(self.observed.items()):
+            for model in {row.name for row in seen.models if row.state is ModelState.READY}:
+                found.setdefault(model, []).append(seen)
+        return {model: tuple(servers) for model, servers in found.items()}
 
     def _serves(self, seen: ObservedServer, track: Track) -> bool:
         for pin in track.pins:

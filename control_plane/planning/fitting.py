@@ -44,7 +44,7 @@ def unfit(
     loaded somewhere is told of that server, and what serves there goes on.
     """
     everywhere = not deployment.needs.replicas
-    reason = _away(seen, now, patient=everywhere) or _lacks(deployment.needs.requirements, seen)
+    reason = excluded(deployment.needs.requirements, seen, now, patient=everywhere)
     if reason or everywhere:
         return reason
     wishes = Wishes(deployment.precisions, deployment.allow_unproven)
@@ -58,6 +58,14 @@ def unfit(
         if choice is not None and choice.problem:
             return f"model '{pin.model}': {choice.problem.removesuffix('.')}"
     return ""
+
+
+def excluded(needs: Requirements, seen: ObservedServer, now: datetime | None, *, patient: bool = False) -> str:
+    """Why a server is out of the question for whatever requires this; empty where it is not.
+
+    A deployment that is to be on every server is `patient`: it waits for one that is away.
+    """
+    return _away(seen, now, patient=patient) or _lacks(needs, seen)
 
 
 def _away(seen: ObservedServer, now: datetime | None, *, patient: bool) -> str:
@@ -99,10 +107,9 @@ class Room:
 
     def why_no_room(self, deployment: Deployment, track: Track, published: Published) -> str:
         """Why the version cannot stand beside what the server holds already; empty where it can."""
-        others = self.deployments - {deployment.name}
         if self.dedicated_to not in (None, deployment.name):
             return f"is dedicated to deployment '{self.dedicated_to}'"
-        if deployment.needs.isolation is Isolation.DEDICATED and others:
+        if deployment.needs.isolation is Isolation.DEDICATED and (others := self.deployments - {deployment.name}):
             return f"holds deployment '{min(others)}', and this one is to have a server of its own"
         for pin in track.pins:
             held = self.versions.get(pin.model, pin.version)

@@ -26,9 +26,10 @@ def plan_marks(
     out: list[Mark] = []
     usable = {it for it, entry in seen.items() if entry.condition is ServerCondition.HEALTHY and it not in marks}
     for server, times in recent.items():
+        if len(times) < TOO_MANY or server in marks:
+            continue
         pool = seen[server].server.pool
-        others = {it for it in usable - {server} if seen[it].server.pool == pool}
-        if len(times) >= TOO_MANY and server not in marks and others:
+        if any(it != server and seen[it].server.pool == pool for it in usable):
             minutes = WINDOW.total_seconds() / 60
             out.append(
                 Mark(server, f"it was away {len(times)} times within {minutes:.0f} minutes", now, by_operator=False)

@@ -10,13 +10,25 @@ Pure, and simple for now: what fits (`fitting`), spread, stable ties. What is pl
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
+from heapq import heapify, heappop, heappush, heapreplace
 
-from control_plane.planning.fitting import Quarantined, Room, unfit
-from control_plane.state import Deployment, DeploymentName, ObservedServer, Published, ServerId, Track
-from control_plane.wanted import ANY_POOL
+from control_plane.planning.fitting import Quarantined, Room, excluded, unfit
+from control_plane.state import (
+    Deployment,
+    DeploymentName,
+    ModelState,
+    ObservedServer,
+    Pin,
+    Published,
+    ServerId,
+    Track,
+)
+from control_plane.wanted import ANY_POOL, Requirements
 
 Place = tuple[ServerId, DeploymentName, int]
 """What makes a replica the same one from pass to pass: server, deployment, and which of its versions (from 0)."""
@@ -106,7 +118,7 @@ def place_replicas(
     """Return where every replica goes. The same input in any order gives the same answer."""
     given = circumstances or Circumstances()
     rooms = {it.server.id: Room(it) for it in sorted(observed, key=lambda it: it.server.id)}
-    work = _Work(published, given, rooms)
+    work = _Work(published, given, rooms, _Emptiest(rooms, given.now), _serving(rooms.values()))
     versions = [
         _Version(deployment, number, track)
         for deployment in sorted(deployments, key=lambda it: (-it.needs.priority, it.created_at, it.name))
@@ -127,10 +139,10 @@ def wanted_replicas(deployment: Deployment) -> int | None:
     """Return how many replicas a deployment is to have; None for one on every server."""
     if not deployment.needs.replicas:
         return None
-    return sum(sum(_Version(deployment, number, it).by_pool().values()) for number, it in enumerate(deployment.tracks))
+    return sum(sum(_Version(deployment, number, it).by_pool.values()) for number, it in enumerate(deployment.tracks))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Version:
     """One version of a deployment."""
 
@@ -138,11 +150,12 @@ class _Version:
     number: int
     track: Track
 
-    @property
+    @cached_property
     def key(self) -> tuple[DeploymentName, int]:
         return self.deployment.name, self.number
 
-    def by_pool(self) -> dict[str, int]:
+    @cached_property
+    def by_pool(self) -> Mapping[str, int]:
         """How many replicas each pool has to hold; empty for one on every server."""
         return {pool: self.part_of(bounds.min) for pool, bounds in sorted(self.deployment.needs.replicas.items())}
 
@@ -165,11 +178,71 @@ def deal_out(total: int, shares: list[int]) -> list[int]:
     return counts
 
 
+_Kind = tuple[tuple[str, ...], int, str, tuple[tuple[str, str], ...]]
+
+
+class _Emptiest:
+    """Servers by how few models they are to hold, for each pool and each kind of requirements.
+
+    Heaps that are put right while they are read: a server only ever gets more models, so an entry that says too few is
+    pushed back with what it has by now.
+    """
+
+    def __init__(self, rooms: Mapping[ServerId, Room], now: datetime | None) -> None:
+        self._rooms, self._now = rooms, now
+        self._heaps: dict[tuple[str, _Kind], list[tuple[int, ServerId]]] = {}
+
+    def take(self, pool: str, needs: Requirements, count: int, fits: Callable[[Room], bool]) -> list[Room]:
+        """Return the emptiest servers of a pool that have what is required and fit, at most `count`, ties by id."""
+        key = pool, _kind(needs)
+        if key not in self._heaps:
+            self._heaps[key] = self._made(pool, needs)
+        heap, found, passed = self._heaps[key], list[Room](), list[tuple[int, ServerId]]()
+        while heap and len(found) < count:
+            models, server = heap[0]
+            room = self._rooms[server]
+            if len(room.versions) > models:
+                heapreplace(heap, (len(room.versions), server))
+                continue
+            passed.append(heappop(heap))
+            if fits(room):
+                found.append(room)
+        for entry in passed:
+            heappush(heap, entry)
+        return found
+
+    def _made(self, pool: str, needs: Requirements) -> list[tuple[int, ServerId]]:
+        heap = [
+            (len(room.versions), server)
+            for server, room in self._rooms.items()
+            if pool in (ANY_POOL, room.seen.server.pool) and not excluded(needs, room.seen, self._now)
+        ]
+        heapify(heap)
+        return heap
+
+
+def _kind(needs: Requirements) -> _Kind:
+    """Return what makes two requirements the same; a mapping cannot be a key."""
+    return needs.compute_capabilities, needs.memory_bytes, needs.mig_profile, tuple(sorted(needs.labels.items()))
+
+
+def _serving(rooms: Iterable[Room]) -> dict[Pin, set[ServerId]]:
+    """Index which servers have each version ready."""
+    found: dict[Pin, set[ServerId]] = {}
+    for room in rooms:
+        for row in room.seen.models:
+            if row.state is ModelState.READY:
+                found.setdefault(Pin(row.name, row.version), set()).add(room.seen.server.id)
+    return found
+
+
 @dataclass(slots=True)
 class _Work:
     published: Published
     given: Circumstances
     rooms: dict[ServerId, Room]
+    emptiest: _Emptiest
+    serving: Mapping[Pin, set[ServerId]]
     assignments: list[Assignment] = field(default_factory=list)
     shortages: list[Shortage] = field(default_factory=list)
     holds: dict[tuple[DeploymentName, int], set[ServerId]] = field(default_factory=dict)
@@ -189,13 +262,16 @@ class _Work:
         if not version.deployment.needs.replicas:
             self._fill_everywhere(version)
             return
-        for pool, wanted in version.by_pool().items():
+        for pool, wanted in version.by_pool.items():
             missing = wanted - self.counted[*version.key, pool]
-            causes: dict[ServerId, str] = {}
-            while missing > 0 and self._place_one(version, pool, causes):
-                missing -= 1
-            if missing > 0:
-                self.shortages.append(Shortage(*version.key, missing, wanted, causes))
+            if missing <= 0:
+                continue
+            found = self._best(version, pool, missing)
+            for room, why in found:
+                self._put(version, room.seen.server.id, pool, f"Of the servers that fit it, {why}.")
+            if missing > len(found):
+                causes = self._causes(version, pool)
+                self.shortages.append(Shortage(*version.key, missing - len(found), wanted, causes))
 
     def _fill_everywhere(self, version: _Version) -> None:
         held = self._held(version)
@@ -209,26 +285,46 @@ class _Work:
         if not self._held(version) and causes:
             self.shortages.append(Shortage(*version.key, 1, 1, {it: why for it, why in causes.items() if why}))
 
-    def _place_one(self, version: _Version, pool: str, causes: dict[ServerId, str]) -> bool:
-        """Place a replica on the best server; False, with the cause of each server, where none will do."""
+    def _best(self, version: _Version, pool: str, count: int) -> list[tuple[Room, str]]:
+        """Return the best servers of a pool that can take a replica, at most `count`, with the reason for each.
+
+        Those that serve the version already come first, then those with the fewest models, then the first by name. No
+        more than are taken are looked at: to look at every server for every replica is what made big fleets slow.
+        """
+        serving = self._serving(version.track)
+        fitting = [self.rooms[server] for server in serving if self._takes(version, pool, self.rooms[server])]
+        fitting.sort(key=lambda room: (len(room.versions), room.seen.server.id))
+        best = [(room, "it serves the version already") for room in fitting[:count]]
+        if len(best) < count and len(serving) < len(self.rooms):
+            emptiest = self.emptiest.take(
+                pool,
+                version.deployment.needs.requirements,
+                count - len(best),
+                lambda room: room.seen.server.id not in serving and self._takes(version, pool, room),
+            )
+            best.extend((room, f"it has the fewest models to hold ({len(room.versions)})") for room in emptiest)
+        return best
+
+    def _takes(self, version: _Version, pool: str, room: Room) -> bool:
+        server = room.seen.server
+        fits = pool in (ANY_POOL, server.pool) and server.id not in self._held(version)
+        return fits and not self._why_not(version, room)
+
+    def _serving(self, track: Track) -> AbstractSet[ServerId]:
+        """Return the servers that have all of a version ready: every one where it has nothing."""
+        if not track.pins:
+            return self.rooms.keys()
+        first, *others = (self.serving.get(pin, set()) for pin in track.pins)
+        return first.intersection(*others)
+
+    def _causes(self, version: _Version, pool: str) -> dict[ServerId, str]:
+        """Return why no server of a pool takes one more replica, each."""
         held = self._held(version)
-        best: tuple[tuple[bool, int, ServerId], Room] | None = None
-        for server, room in self.rooms.items():
-            if pool not in (ANY_POOL, room.seen.server.pool):
-                continue
-            why = "holds a replica of it already" if server in held else self._why_not(version, room)
-            if why:
-                causes[server] = why
-                continue
-            rank = (not _serves(room.seen, version.track), len(room.versions), server)
-            if best is None or rank < best[0]:
-                best = rank, room
-        if best is None:
-            return False
-        (is_new, models, server), _ = best
-        why = f"it has the fewest models to hold ({models})" if is_new else "it serves the version already"
-        self._put(version, server, pool, f"Of the servers that fit it, {why}.")
-        return True
+        return {
+            server: "holds a replica of it already" if server in held else self._why_not(version, room)
+            for server, room in self.rooms.items()
+            if pool in (ANY_POOL, room.seen.server.pool)
+        }
 
     def _put(self, version: _Version, server: ServerId, pool: str, reason: str) -> None:
         self.rooms[server].put(version.deployment, version.track, self.published)
@@ -244,7 +340,7 @@ class _Work:
         if not version.deployment.needs.replicas:
             more = not version.deployment.others or len(self._held(version)) < version.part_of(len(self.rooms))
             return ANY_POOL if more else None
-        wanted = version.by_pool()
+        wanted = version.by_pool
         return next((it for it in (own, ANY_POOL) if self.counted[*version.key, it] < wanted.get(it, 0)), None)
 
     def _why_not(self, version: _Version, room: Room) -> str:
@@ -257,10 +353,6 @@ class _Work:
                 version.deployment, version.track, room.seen, self.published, given.quarantined, given.now
             )
         return known[server] or room.why_no_room(version.deployment, version.track, self.published)
-
-
-def _serves(seen: ObservedServer, track: Track) -> bool:
-    return all(pin.version in seen.ready_versions(pin.model) for pin in track.pins)
 
 
 def _some(names: list[str]) -> str:

@@ -61,11 +61,13 @@ class Plan:
     targets: tuple[TargetOnServer, ...] = ()
     placement: Placement = field(default_factory=Placement, compare=False)
     targets_by_place: Mapping[tuple[ServerId, ModelName], TargetOnServer] = field(init=False, repr=False, compare=False)
+    _reasons: Mapping[DeploymentName, tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index the targets by server and model: every pass asks for each deployment's."""
+        """Index the targets by server and model, and what is infeasible: every pass asks for each deployment's."""
         by_place = {(choice.server, choice.model): choice for choice in self.targets}
         object.__setattr__(self, "targets_by_place", by_place)
+        object.__setattr__(self, "_reasons", {entry.deployment: entry.reasons for entry in self.infeasible})
 
     def by_server(self) -> dict[ServerId, tuple[PlannedAction, ...]]:
         """Group the steps by the server they are for, each in order."""
@@ -76,4 +78,4 @@ class Plan:
 
     def reasons_against(self, name: DeploymentName) -> tuple[str, ...]:
         """Why the deployment `name` is infeasible; empty when it is not."""
-        return next((entry.reasons for entry in self.infeasible if entry.deployment == name), ())
+        return self._reasons.get(name, ())

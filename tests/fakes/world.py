@@ -145,12 +145,13 @@ class FakeCatalogue:
 
     def __init__(self, *packages: PublishedModel) -> None:
         self.published = {package.name: package for package in packages}
+        self.memory: dict[Pin, int] = {}
         self.fails: Exception | None = None
 
     def read(self) -> Published:
         if self.fails is not None:
             raise self.fails
-        return Published(dict(self.published))
+        return Published(dict(self.published), dict(self.memory))
 
     def probe(self, model: ModelName, version: int, filename: str) -> Probe | None:
         del filename
