@@ -14,9 +14,11 @@ from datetime import datetime, timedelta
 
 from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Skipped, Unload, Unloaded
 from control_plane.error_kinds import kind_of
+from control_plane.open_operations import OpenOperations
 from control_plane.operations import (
     FINISHED,
     INTERRUPTED,
+    NO_SERVER,
     KeyReused,
     Operation,
     OperationId,
@@ -84,8 +86,7 @@ class Journal:
         # Operations are read, advanced and saved as one: without this, of two steps that begin at once the second
         # would be saved over an operation that does not hold the first.
         self._writing = asyncio.Lock()
-        self._open: dict[OperationId, Operation] = {}
-        self._released: dict[OperationId, frozenset[ModelName]] = {}
+        self._open = OpenOperations()
         self._inherited: set[tuple[OperationId, StepKey]] = set()
         self._listeners: list[Callable[[Operation], None]] = []
         self._pruned_at: datetime | None = None
@@ -95,7 +96,7 @@ class Journal:
         async with self._writing:
             now = self._now()
             for operation in await self.store.open():
-                self._open[operation.id] = operation
+                self._open.put(operation)
             await self._save(*(interrupted(operation, now) for operation in self._open.values()))
             newest = {it.deployment: it for it in sorted(self._open.values(), key=lambda it: it.created_at)}
             for operation in newest.values():
@@ -147,8 +148,8 @@ class Journal:
         if isinstance(stored, KeyReused) or stored.id != new.id:  # an operation before this one of the same request
             stored = await self.store.add(new)
         assert isinstance(stored, Operation)  # noqa: S101 - no key was given
-        self._open[stored.id] = stored
-        self._released[stored.id] = released
+        self._open.put(stored)
+        self._open.release(stored.id, released)
         self._tell(stored)
         if deployment is not None:
             await self._supersede(stored, now)
@@ -156,7 +157,7 @@ class Journal:
 
     async def _supersede(self, newest: Operation, now: datetime) -> None:
         """Cancel the older operations that a newer one makes pointless."""
-        older = [it for it in self._open.values() if it.deployment == newest.deployment and it.id != newest.id]
+        older = [it for it in self._open.of(newest.deployment) if it.id != newest.id]
         await self._save(*(superseded(it, newest, now) for it in older))
 
     async def announce(self, kind: OperationKind, deployment: Deployment, released: frozenset[ModelName]) -> None:
@@ -165,8 +166,7 @@ class Journal:
 
     def open_of(self, deployment: DeploymentName) -> Operation | None:
         """Return the newest open operation about a deployment, or None."""
-        own = [it for it in self._open.values() if it.deployment == deployment]
-        return max(own, key=lambda it: it.created_at, default=None)
+        return max(self._open.of(deployment), key=lambda it: it.created_at, default=None)
 
     def open_now(self) -> frozenset[OperationId]:
         """Return what is open. Asked before a pass reads the deployments, it is what that pass can judge."""
@@ -187,8 +187,7 @@ class Journal:
 
     def is_cancelled(self, step: PlannedAction) -> bool:
         """Tell whether everybody who asked for a step has cancelled it; what nobody asked for goes on."""
-        key = _key(step)
-        owners = [it for it in self._open.values() if it.step(key) is not None]
+        owners = self._open.with_step(_key(step))
         return bool(owners) and all(it.cancel_asked for it in owners)
 
     async def planned(self, plan: Plan) -> None:
@@ -216,14 +215,13 @@ class Journal:
         """Write down that a step begins, before it does."""
         key, now = _key(step), self._now()
         async with self._writing:
-            await self._save(*(step_started(it, key, now) for it in self._open.values() if it.step(key) is not None))
+            await self._save(*(step_started(it, key, now) for it in self._open.with_step(key)))
 
     async def ended(self, step: PlannedAction, outcome: Outcome, retry_at: datetime | None) -> None:
         """Write down how a step ended."""
         key, now, result = _key(step), self._now(), _result(outcome, retry_at)
         async with self._writing:
-            own = [it for it in self._open.values() if it.step(key) is not None]
-            await self._save(*(step_ended(it, key, result, now) for it in own))
+            await self._save(*(step_ended(it, key, result, now) for it in self._open.with_step(key)))
 
     async def settle(
         self,
@@ -301,7 +299,7 @@ class Journal:
                     return with_cancel_asked(operation, now, f"Server '{operation.server}' is not there any more.")
                 return settled(operation, now, serves=True) if not _ready(seen) else operation
             case OperationKind.UNDEPLOY:
-                held = self._released.get(operation.id)
+                held = self._open.released_by(operation.id)
                 if held is None:  # begun by an earlier control plane: whatever no deployment pins is to go
                     pinned = {pin.model for deployment, _ in statuses.values() for pin in deployment.all_pins}
                     left = any(_ready(seen) - pinned for seen in observed.values() if seen.answers)
@@ -319,21 +317,17 @@ class Journal:
 
     def _owners(self, step: PlannedAction) -> list[OperationId]:
         action = step.action
-        owners = []
-        for operation in self._open.values():
-            about = operation.deployment in step.needed_by if operation.deployment else False
-            released = isinstance(action, Unload) and action.model in self._released.get(operation.id, ())
-            draining = operation.kind is OperationKind.DRAIN and operation.server == action.server
-            if about or released or (draining and isinstance(action, Unload)):
-                owners.append(operation.id)
-        if not owners and isinstance(action, Unload):  # an undeploy that an earlier control plane began
-            undeploys = (it.id for it in self._open.values() if it.kind is OperationKind.UNDEPLOY)
-            owners.extend(it for it in undeploys if it not in self._released)
-        return owners
+        found = [it for name in step.needed_by for it in self._open.of(name)]
+        if isinstance(action, Unload):
+            found.extend(self._open.releasing(action.model))
+            found.extend(self._open.on(action.server, OperationKind.DRAIN))
+            if not found:  # an undeploy that an earlier control plane began
+                undeploys = self._open.on(NO_SERVER, OperationKind.UNDEPLOY)
+                found.extend(it for it in undeploys if self._open.released_by(it.id) is None)
+        return list(dict.fromkeys(it.id for it in found))
 
     def _healing(self, server: ServerId) -> Operation | None:
-        own = (it for it in self._open.values() if it.kind is OperationKind.HEAL and it.server == server)
-        return next(own, None)
+        return next(iter(self._open.on(server, OperationKind.HEAL)), None)
 
     async def _save(self, *operations: Operation) -> None:
         changed = [it for it in operations if it is not self._open.get(it.id)]
@@ -342,12 +336,11 @@ class Journal:
         await self.store.save(*changed)
         for operation in changed:
             if operation.state in FINISHED:
-                self._open.pop(operation.id, None)
-                self._released.pop(operation.id, None)
+                self._open.drop(operation.id)
                 level = logging.INFO if operation.state is OperationState.DONE else logging.WARNING
                 logger.log(level, "Operation %s is %s. %s", operation.id, operation.state, operation.cause)
             else:
-                self._open[operation.id] = operation
+                self._open.put(operation)
             self._tell(operation)
 
     async def _prune(self, now: datetime) -> None:

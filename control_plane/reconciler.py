@@ -43,6 +43,7 @@ from control_plane.state import (
     NO_VERSION,
     ActionRecord,
     Deployment,
+    DeploymentName,
     ModelName,
     ObservedServer,
     Pin,
@@ -107,6 +108,11 @@ class View:
     def by_id(self) -> Mapping[ServerId, ObservedServer]:
         """What was observed, by server."""
         return {entry.server.id: entry for entry in self.observed}
+
+    @cached_property
+    def deployments_by_name(self) -> Mapping[DeploymentName, Deployment]:
+        """What was desired, by name."""
+        return {deployment.name: deployment for deployment in self.deployments}
 
     @cached_property
     def serving(self) -> Serving:
@@ -354,11 +360,10 @@ def _needed_on(server: ServerId, view: View) -> frozenset[Pin]:
     """Return the versions that a server should hold, or holds."""
     seen = view.by_id.get(server)
     held = {Pin(row.name, row.version) for row in seen.models} if seen is not None else set()
-    places = {it.deployment: it.track for it in view.plan.placement.assignments if it.server == server}
     wanted = {
         pin
-        for deployment in view.deployments
-        if deployment.name in places
-        for pin in deployment.tracks[places[deployment.name]].pins
+        for place in view.plan.placement.on(server)
+        if place.deployment in view.deployments_by_name
+        for pin in view.deployments_by_name[place.deployment].tracks[place.track].pins
     }
     return frozenset(held | wanted)

@@ -78,18 +78,24 @@ class Placement:
     assignments: tuple[Assignment, ...] = ()
     shortages: tuple[Shortage, ...] = ()
     _by_deployment: Mapping[DeploymentName, tuple[Assignment, ...]] = field(init=False, repr=False, compare=False)
+    _by_server: Mapping[ServerId, tuple[Assignment, ...]] = field(init=False, repr=False, compare=False)
+    _short: frozenset[DeploymentName] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index the assignments: every pass asks for each deployment's."""
-        grouped: dict[DeploymentName, list[Assignment]] = {}
+        """Index the assignments: every pass asks for each deployment's, every execution for its server's."""
+        by_deployment: dict[DeploymentName, list[Assignment]] = {}
+        by_server: dict[ServerId, list[Assignment]] = {}
         for assignment in self.assignments:
-            grouped.setdefault(assignment.deployment, []).append(assignment)
-        object.__setattr__(self, "_by_deployment", {name: tuple(each) for name, each in grouped.items()})
+            by_deployment.setdefault(assignment.deployment, []).append(assignment)
+            by_server.setdefault(assignment.server, []).append(assignment)
+        object.__setattr__(self, "_by_deployment", {name: tuple(each) for name, each in by_deployment.items()})
+        object.__setattr__(self, "_short", frozenset(it.deployment for it in self.shortages))
+        object.__setattr__(self, "_by_server", {server: tuple(each) for server, each in by_server.items()})
 
     @property
     def short(self) -> frozenset[DeploymentName]:
         """The deployments that lack a replica."""
-        return frozenset(it.deployment for it in self.shortages)
+        return self._short
 
     def places(self) -> frozenset[Place]:
         """Return what the next placement should leave where it is."""
@@ -98,6 +104,10 @@ class Placement:
     def of(self, deployment: DeploymentName) -> tuple[Assignment, ...]:
         """Return the assignments of a deployment, by server."""
         return self._by_deployment.get(deployment, ())
+
+    def on(self, server: ServerId) -> tuple[Assignment, ...]:
+        """Return the assignments of a server, by deployment."""
+        return self._by_server.get(server, ())
 
 
 @dataclass(frozen=True, slots=True)
