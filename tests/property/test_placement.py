@@ -59,7 +59,7 @@ def deployments(draw: st.DrawFn, number: int) -> Deployment:
     pools = st.dictionaries(st.sampled_from((ANY_POOL, *POOLS)), st.integers(0, 4).map(Replicas), max_size=2)
     needs = Needs(
         draw(pools),
-        draw(st.sampled_from((None, 2))),
+        2 if model == MODELS[0] else None,  # of a model the same for all: see `Room.more_memory`
         requirements=Requirements(draw(st.sampled_from(((), CAPABILITIES[:1], CAPABILITIES)))),
         isolation=draw(st.sampled_from((Isolation.SHARED, Isolation.SHARED, Isolation.DEDICATED))),
         priority=draw(st.integers(0, 1)),
@@ -139,8 +139,11 @@ def test_the_order_of_the_input_does_not_matter(case: Case, dice: random.Random)
 
 @given(cases())
 def test_what_is_placed_stays(case: Case) -> None:
+    """Where nothing is missing nothing changes. Else what stays may count for another of its pools, and more fits."""
     first = case.place()
-    assert case.place(first).places() == first.places()
+    again = case.place(first)
+    assert again.places() >= first.places()
+    assert again.places() == first.places() or first.shortages
 
 
 @given(cases())
