@@ -137,7 +137,8 @@ class RealRepository:
         """Return the processes of a Python model, the oldest first."""
         code = str(self.root / name / "")
         found = [(it, it.info["cmdline"] or []) for it in psutil.process_iter(["cmdline", "create_time"])]
-        stubs = [it for it, line in found if line and line[0].endswith("_stub") and line[1].startswith(f"{code}/")]
+        own = ((it, line) for it, line in found if len(line) > 1)  # one that ends just now has none
+        stubs = [it for it, line in own if line[0].endswith("_stub") and line[1].startswith(f"{code}/")]
         return sorted(stubs, key=lambda stub: float(stub.info["create_time"]))
 
 

@@ -16,6 +16,8 @@ SOURCE = """
 #include <string.h>
 typedef unsigned long long dptr;
 static int context, stream, current;
+static const dptr TAG = 1ull << 62;  /* a bit beyond the first 32, wherever the heap lies */
+static void *memory(dptr address) { return (void *)(address & ~TAG); }
 int cuInit(unsigned flags) { return flags; }
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal + 40; return ordinal ? 101 : 0; }
@@ -30,16 +32,16 @@ int cuStreamCreate(void **made, unsigned flags) { *made = &stream; return flags 
 int cuStreamSynchronize(void *on) { return on != &stream; }
 int cuMemAlloc_v2(dptr *address, size_t size) {
   if (size > (1ull << 40)) return 2;
-  *address = (dptr)malloc(size);
+  *address = (dptr)malloc(size) | TAG;
   return 0;
 }
-int cuMemFree_v2(dptr address) { free((void *)address); return 0; }
+int cuMemFree_v2(dptr address) { free(memory(address)); return 0; }
 int cuMemcpyHtoDAsync_v2(dptr to, const void *from, size_t size, void *on) {
-  memcpy((void *)to, from, size);
+  memcpy(memory(to), from, size);
   return on != &stream;
 }
 int cuMemcpyDtoHAsync_v2(void *to, dptr from, size_t size, void *on) {
-  memcpy(to, (void *)from, size);
+  memcpy(to, memory(from), size);
   return on != &stream;
 }
 int cuGetErrorString(int code, const char **text) {
