@@ -160,7 +160,7 @@ class Deployments:
             deployment = _pinned(_with_versions(asked, given.versions), published)
             if isinstance(deployment, Infeasible):
                 return deployment
-            reasons = _contradictions(deployment, others, published)
+            reasons = _no_instances(deployment, published) or _contradictions(deployment, others, published)
             if not reasons and not store_anyway:
                 reasons = self._without_place(deployment, others, published)
             if reasons:
@@ -198,7 +198,7 @@ class Deployments:
                 reasons = conflicts_with(moved[name].all_pins, others)
                 return MovesOthers(before, tuple(other for other in moved if other != name), reasons)
             unmoved = [other for other in others if other.name not in moved]
-            reasons = _contradictions(moved[name], unmoved, published)
+            reasons = _no_instances(moved[name], published) or _contradictions(moved[name], unmoved, published)
             if not reasons and not store_anyway:
                 reasons = self._without_place(moved[name], [*unmoved, *_but(moved, name)], published)
             if reasons:
@@ -348,6 +348,18 @@ def _changed(
     by_name = {other.name: other for other in others}
     revised = {name: replace(by_name[name], pins=it.pins) for name, it in moved.items() if name != before.name}
     return {before.name: replace(pinned, pins=moved[before.name].pins), **revised}
+
+
+def _no_instances(deployment: Deployment, published: Published) -> tuple[str, ...]:
+    """Why the instances that are asked for cannot be had; empty where they can, or none are asked for."""
+    if deployment.needs.instances is None:
+        return ()
+    package = published.get(deployment.model)
+    ensembles = (track for track in deployment.tracks if package is not None and package.at(track.pinned).is_ensemble)
+    if next(ensembles, None) is None:
+        return ()
+    told = f"Model '{deployment.model}' is an ensemble, which has no instances of its own"
+    return (f"{told}: deploy the member that is to have more, and scale that deployment.",)
 
 
 def _contradictions(deployment: Deployment, others: Iterable[Deployment], published: Published) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from control_plane.state import (
     DeploymentName,
     ModelName,
     ObservedServer,
+    Pin,
     Published,
     ServerCondition,
     ServerId,
@@ -102,6 +103,7 @@ class Room:
     versions: dict[ModelName, int] = field(default_factory=dict)
     first: dict[ModelName, Deployment] = field(default_factory=dict)
     deployments: set[DeploymentName] = field(default_factory=set)
+    instances: dict[ModelName, int] = field(default_factory=dict)
     dedicated_to: DeploymentName | None = None
     memory_bytes: int = 0
 
@@ -130,22 +132,26 @@ class Room:
         for pin in track.pins:
             self.versions.setdefault(pin.model, pin.version)
             self.first.setdefault(pin.model, deployment)
+            self.instances[pin.model] = max(self.instances.get(pin.model, 0), _instances(deployment, pin))
         self.deployments.add(deployment.name)
         if deployment.needs.isolation is Isolation.DEDICATED:
             self.dedicated_to = deployment.name
 
     def more_memory(self, deployment: Deployment, track: Track, published: Published) -> int:
-        """Return the bytes that the version's models take beyond those that the server holds anyway."""
-        instances = deployment.needs.instances or 1
-        return sum(
-            published.memory_of(pin, instances if pin.model == deployment.model else 1)
-            for pin in track.pins
-            if pin.model not in self.versions
-        )
+        """Return the bytes that the version's models take beyond those that the server holds anyway.
+
+        Of a model that several deployments share, the most instances that any of them asks for are loaded.
+        """
+        more = ((pin, _instances(deployment, pin) - self.instances.get(pin.model, 0)) for pin in track.pins)
+        return sum(published.memory_of(pin, count) for pin, count in more if count > 0)
 
     @property
     def _limit(self) -> int:
         return int(self.seen.server.memory_bytes * (1 - HEADROOM))
+
+
+def _instances(deployment: Deployment, pin: Pin) -> int:
+    return (deployment.needs.instances or 1) if pin.model == deployment.model else 1
 
 
 def mib(size: int) -> str:

@@ -2,9 +2,10 @@
 
 import asyncio
 
-from control_plane.deployments import Deleted, MovesOthers, NameTaken, NotFound
+from control_plane.deployments import Changes, Deleted, MovesOthers, NameTaken, NotFound
 from control_plane.planning import Infeasible
 from control_plane.state import Deployment, DeploymentName, ModelName
+from control_plane.wanted import Needs
 from tests.fakes.rig import Rig
 from tests.fakes.world import a_package
 
@@ -73,5 +74,18 @@ def test_a_delete_tells_what_nobody_else_needs() -> None:
         assert isinstance(answer, Deleted)
         assert (answer.deployment.name, answer.released) == ("d", frozenset({E, ModelName("b")}))
         assert await deployments.delete(DeploymentName("d")) == NotFound(DeploymentName("d"))
+
+    asyncio.run(scenario())
+
+
+def test_instances_of_an_ensemble_are_refused_with_what_to_do() -> None:
+    async def scenario() -> None:
+        deployments, name = Rig().deployments, DeploymentName("d")
+        wish = Changes(needs=Needs(instances=2))
+        answer = await deployments.create(name, E, None, changes=wish)
+        assert isinstance(answer, Infeasible)
+        assert "is an ensemble, which has no instances of its own" in answer.reasons[0]
+        assert isinstance(await deployments.create(name, E, None), Deployment)
+        assert isinstance(await deployments.change(name, lambda _: wish), Infeasible)
 
     asyncio.run(scenario())
