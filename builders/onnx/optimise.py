@@ -62,6 +62,7 @@ def fuse(model: "ModelProto") -> "ModelProto":
     except Exception as exc:
         raise refusal(exc, f"ONNX Runtime's transformer optimiser fails on this graph: {told(exc)}") from exc
     fused.producer_name, fused.producer_version = model.producer_name, model.producer_version
+    sort_nodes(fused)
     return _changed(model, with_opsets(fused), "ONNX Runtime's transformer optimiser")
 
 
@@ -158,6 +159,24 @@ def read_by(node: "NodeProto") -> Iterator[str]:
             own.update(name for inner in graph.node for name in inner.output)
             read = {name for inner in graph.node for name in read_by(inner)}
             yield from sorted((read | {value.name for value in graph.output}) - own)
+
+
+def sort_nodes(model: "ModelProto") -> None:
+    """Bring nodes into an order in which each reads what is there: ONNX Runtime's tools overlook what branches read."""
+    waiting = [copy_of(node) for node in model.graph.node]
+    missing = {name for node in waiting for name in node.output}
+    del model.graph.node[:]
+    while waiting:
+        blocked = []
+        for node in waiting:
+            if missing.isdisjoint(read_by(node)):
+                model.graph.node.append(node)
+                missing.difference_update(node.output)
+            else:
+                blocked.append(node)
+        if len(blocked) == len(waiting):
+            raise CandidateError("the nodes of the graph wait for each other")
+        waiting = blocked
 
 
 def drop_unused(model: "ModelProto") -> None:

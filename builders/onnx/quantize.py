@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from builders.errors import MissingExtraError
 from builders.onnx.departure import every_tensor
-from builders.onnx.optimise import copy_of, drop_unused, quiet, told
+from builders.onnx.optimise import copy_of, drop_unused, quiet, sort_nodes, told
 from builders.onnx.precision import largest_elements
 from builders.parity import CandidateError, refusal
 from builders.reference import Case, Tensors
@@ -286,8 +286,13 @@ def _quantization() -> Any:  # noqa: ANN401 - no types are published
 
 
 def _call(quantize: Any, model: "ModelProto", out: Path, *args: object, **options: object) -> None:  # noqa: ANN401
+    import onnx  # noqa: PLC0415 - `import onnx` is slow
+
     try:
         with quiet():
             quantize(copy_of(model), str(out), *args, **options)
     except Exception as exc:
         raise refusal(exc, f"ONNX Runtime's quantiser fails on this graph: {told(exc)}") from exc
+    written = onnx.load(str(out))
+    sort_nodes(written)
+    onnx.save(written, out)

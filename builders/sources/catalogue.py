@@ -46,6 +46,8 @@ _ENCODER = (
     "builders.onnx.dense_module",
     "builders.onnx.packed",
     "builders.onnx.packed_module",
+    "builders.onnx.packed_text",
+    "builders.onnx.optimise",
 )
 
 

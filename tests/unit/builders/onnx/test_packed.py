@@ -12,12 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders.onnx.candidates import make_candidate
 from builders.onnx.packed import export_packed_encoder
 from builders.onnx.packed_module import ReferenceEncoder
 from builders.parity import compare, onnx_runner
 from builders.reference import Case
 from builders.sources.checkpoint import EncoderCheckpoint, read_checkpoint
 from builders.spec import Tolerance
+from builders.targets import Precision, Target
 from tests.tiny_encoder import DIMENSION, MAX_SEQ_LENGTH, VOCABULARY, save_tiny_encoder
 
 Ids = list[int]
@@ -89,6 +91,18 @@ def test_equals_the_original(
     np.testing.assert_allclose(embed(session, batch), expected.numpy(), atol=1e-5)
 
 
+@given(ids=st.lists(sentences, min_size=1, max_size=6), padding=st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_sentences_of_one_length_get_what_they_get_among_others(
+    session: onnxruntime.InferenceSession, ids: list[Ids], padding: int
+) -> None:
+    length = min(map(len, ids))
+    batch = [each[:length] for each in ids]
+    among_others = embed(session, [*batch, [5] * (length + 1)])[:-1]
+    np.testing.assert_allclose(embed(session, batch), among_others, atol=1e-6)
+    np.testing.assert_allclose(embed(session, batch, widths=[length + padding] * len(ids)), among_others, atol=1e-6)
+
+
 @given(claim=st.integers(-5, 1000))
 @settings(deadline=None, max_examples=20)
 def test_a_false_count_never_reads_a_neighbours_tokens(session: onnxruntime.InferenceSession, claim: int) -> None:
@@ -102,6 +116,8 @@ def test_no_tokens_give_no_direction(session: onnxruntime.InferenceSession) -> N
     nothing, something = embed(session, [[5, 6], [7]], counts=[0, 1])
     assert not nothing.any()
     assert np.linalg.norm(something) == pytest.approx(1)
+    assert not embed(session, [[5], [7]], counts=[0, 0]).any()
+    assert not embed(session, [[], []]).any()
 
 
 def test_the_graph_is_of_standard_operators_and_named_as_triton_sees_it(exported: Path) -> None:
@@ -109,6 +125,37 @@ def test_the_graph_is_of_standard_operators_and_named_as_triton_sees_it(exported
     assert {opset.domain for opset in model.opset_import} == {""}
     assert [value.name for value in model.graph.input] == ["input_ids", "token_count", "input_ids_shape"]
     assert [value.name for value in model.graph.output] == ["sentence_embedding"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "name", "error"),
+    [
+        *(("fp32", name, 1e-6) for name in ("slim", "fused", "merged", "merged+fused")),
+        *(("int8", name, 0.05) for name in ("dynamic7", "dynamic7+merged+fused")),
+    ],
+)
+def test_its_candidates_find_what_they_rewrite(
+    precision: Precision,
+    name: str,
+    error: float,
+    exported: Path,
+    session: onnxruntime.InferenceSession,
+    tmp_path: Path,
+) -> None:
+    make_candidate(name, Target("onnxruntime", "cpu", precision), exported, [], tmp_path / "model.onnx")
+    candidate = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    for batch in ([[5, 6, 7], [8, 9, 10]], [[5, 6, 7], [8], [9, 10, 11, 12, 13]]):
+        np.testing.assert_allclose(embed(candidate, batch), embed(session, batch), atol=error)
+
+
+def test_weights_are_outside_the_branches(exported: Path) -> None:
+    graph = onnx.load(exported).graph
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    branches = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    assert branches
+    for branch in branches:
+        assert not branch.initializer
+        assert weights.isdisjoint(name for node in branch.node for name in node.input)
 
 
 def test_parity_is_proven_or_refused(exported: Path, session: onnxruntime.InferenceSession, tmp_path: Path) -> None:
