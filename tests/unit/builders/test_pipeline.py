@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.errors import MissingTargetError, ParityError, SourceError
+from builders.errors import MachineError, MissingTargetError, ParityError, SourceError
 from builders.manifest import altered_files
 from builders.pipeline import Builder, Progress, _Work, build, builder_of, publish_package
 from builders.spec import read_spec
@@ -100,13 +100,19 @@ def test_a_required_target_that_is_refused_keeps_the_version_back(tmp_path: Path
 
 
 def test_an_error_that_is_not_the_targets_own_is_the_reason_and_tried_again(tmp_path: Path) -> None:
-    builder = graph(tmp_path, PLAIN, QUANTIZED.replace('"dynamic"', '"fastest"'))
+    def out_of_memory(progress: Progress) -> None:
+        if progress.step.startswith(f"{INT8}: candidate"):
+            raise MachineError("there is no memory left")
+
+    builder = replace(graph(tmp_path, PLAIN, QUANTIZED), report=out_of_memory)
     first = build(builder, GRAPH)
     assert first.manifest is not None
-    assert first.manifest.missing[INT8].startswith(f"{INT8} has no candidate fastest; it has: ")
+    assert first.manifest.missing[INT8] == "there is no memory left"
     second = build(builder, GRAPH)
     assert ([target for target, _ in second.errors], second.made, second.built) == ([INT8], (), False)
     assert second.manifest == first.manifest
+    third = build(replace(builder, report=lambda _progress: None), GRAPH)
+    assert third.made == (f"build {INT8}", "publish 2")
 
 
 def test_no_version_is_made_of_optional_targets_that_are_all_missing(tmp_path: Path) -> None:
