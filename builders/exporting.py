@@ -22,6 +22,7 @@ def write_export(spec: BuildSpec, package: Path, out: Path, report: Report) -> N
         inputs=tuple(shapes.range for shapes in spec.inputs),
         batch_sizes=tuple(sorted(set(spec.measure.batch_sizes))),
         max_batch_size=spec.max_batch_size,
+        calibration=None if spec.calibration is None else package / spec.calibration.file,
     )
     forms = export(spec, request, out, report)
     if not forms:

@@ -36,7 +36,8 @@ class InputRange:
 class ExportRequest:
     """What an exporter needs beside its source. `batch_sizes` are those of the reference set's `measure` cases.
 
-    `golden` is the golden set's path, None where the package has none. `max_batch_size` 0: the model does not batch.
+    `golden` and `calibration` are paths of files, None where the package has none. `max_batch_size` 0: the model does
+    not batch.
     """
 
     package: Path
@@ -44,6 +45,7 @@ class ExportRequest:
     inputs: tuple[InputRange, ...]
     batch_sizes: tuple[int, ...]
     max_batch_size: int
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

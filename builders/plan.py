@@ -200,7 +200,7 @@ def _held_back(step: TargetStep, make: frozenset[Target] | None, stored: Sequenc
 def export_key(observed: ObservedPackage) -> str:
     """Return the key of the package's export: what it is made from, tool versions aside."""
     spec = observed.spec
-    asked = spec.model_dump(mode="json", include={"source", "inputs", "golden"})
+    asked = spec.model_dump(mode="json", include={"source", "inputs", "golden", "calibration"})
     batches = {"batch_sizes": spec.measure.batch_sizes, "max_batch_size": spec.max_batch_size}
     made_from = {name: digest for name, digest in observed.sources.items() if name not in _NOT_EXPORTED}
     return data_digest(

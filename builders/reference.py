@@ -17,7 +17,7 @@ import numpy.typing as npt
 from builders.errors import SourceError
 
 Tensors = Mapping[str, npt.NDArray[Any]]
-CaseKind = Literal["golden", "random", "range_end", "measure"]
+CaseKind = Literal["golden", "calibration", "random", "range_end", "measure"]
 
 _META = "meta"
 
@@ -27,8 +27,9 @@ class Case:
     """One call of the model: `inputs` as its ONNX form takes them, `outputs` as the source answers.
 
     `kind` says what the case is for: `golden` and `random` inputs and those at the ends of the shape ranges are held
-    against the source; `measure` cases are timed too. `batch` is the number of items in the call. `labels` (one per
-    item, of the golden set) are the true classes, where the golden set has them.
+    against the source; `calibration` cases give the ranges of activations too, and `measure` cases are timed too.
+    `batch` is the number of items in the call. `labels` (one per item, of the golden set) are the true classes, where
+    the golden set has them.
     """
 
     name: str

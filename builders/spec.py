@@ -219,6 +219,12 @@ class Golden(_Strict):
     file: Annotated[str, Field(pattern=_FILENAME)] = "golden.jsonl"
 
 
+class Calibration(_Strict):
+    """Inputs that give quantised activations their ranges, in the golden set's format; labels are not used."""
+
+    file: Annotated[str, Field(pattern=_FILENAME)] = "calibration.jsonl"
+
+
 class Measure(_Strict):
     """What candidates are timed with: batch sizes, threads of a session (0: all cores), seconds for each candidate."""
 
@@ -234,7 +240,7 @@ class BuildSpec(_Strict):
     """One model package. `name` must be the folder's name.
 
     `config` overrides the generated ModelConfig in its own field names; packages without a graph write `config.pbtxt`
-    themselves. `tolerance` is by precision.
+    themselves. `tolerance` is by precision. Without `calibration` the golden set and random inputs calibrate.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
@@ -244,6 +250,7 @@ class BuildSpec(_Strict):
     inputs: list[InputShapes] = []
     targets: list[TargetSpec] = []
     golden: Golden | None = None
+    calibration: Calibration | None = None
     tolerance: dict[Precision, Tolerance] = {}
     measure: Measure = Measure()
     config: dict[str, Any] = {}
@@ -251,11 +258,15 @@ class BuildSpec(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not isinstance(self.source, GraphSource):
-            fields = ("inputs", "targets", "golden", "tolerance", "config")
+            fields = ("inputs", "targets", "golden", "calibration", "tolerance", "config")
             fitting = ("golden",) if isinstance(self.source, CausalLmSource) else ()
             given = [name for name in fields if getattr(self, name) and name not in fitting]
             if given:
                 raise ValueError(f"{', '.join(given)}: not for a package of kind '{self.source.kind}'")
+        if self.calibration is not None and isinstance(self.source, SklearnTrainingSource):
+            raise ValueError(
+                "calibration: a 'sklearn_training' package calibrates with the rows that its script holds out"
+            )
         targets = [spec.target for spec in self.targets]
         twice = sorted({str(target) for target in targets if targets.count(target) > 1})
         if twice:

@@ -47,9 +47,9 @@ def read_golden_texts(path: Path) -> tuple[GoldenText, ...]:
     return tuple(golden)
 
 
-def read_golden(path: Path) -> list[str]:
-    """Return the `text` of every line of a golden set (JSON lines). Raises SourceError with file and line."""
-    return [golden.text for golden in read_golden_texts(path)]
+def texts_of(path: Path | None) -> tuple[GoldenText, ...]:
+    """Return the lines of a golden set or of calibration data, none where there is no file. Raises SourceError."""
+    return () if path is None else read_golden_texts(path)
 
 
 def class_numbers(
@@ -66,10 +66,11 @@ def class_numbers(
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a golden set of JSON lines. Raises SourceError with file and line."""
-    lines = [(n, line) for n, line in enumerate(read_text(path, "golden set").split("\n"), start=1) if line.strip()]
+    """Yield (line number, object) of a file of JSON lines. Raises SourceError with file and line."""
+    text = read_text(path, "model.toml names it")
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
-        raise SourceError(f"{path}: the golden set is empty")
+        raise SourceError(f"{path}: it is empty; give it at least one item")
     for number, line in lines:
         try:
             data = json.loads(line)

@@ -5,7 +5,7 @@ source's own module only then.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,8 +105,8 @@ def source_digests(spec: BuildSpec, folder: Path) -> dict[str, str]:
     try:
         digests = {"model.toml": data_digest(spec.model_dump(mode="json", exclude={"summary"}))}
         digests.update(_source_digests(spec, folder))
-        if spec.golden is not None:
-            digests[spec.golden.file] = file_digest(folder / spec.golden.file)
+        for name in _own_files(spec):
+            digests[name] = file_digest(folder / name)
         if not spec.graph_targets:
             digests[CONFIG_FILENAME] = file_digest(folder / CONFIG_FILENAME)
     except (OSError, ValueError) as exc:  # ValueError: a path that no file can have
@@ -114,8 +114,13 @@ def source_digests(spec: BuildSpec, folder: Path) -> dict[str, str]:
     return digests
 
 
+def _own_files(spec: BuildSpec) -> tuple[str, ...]:
+    """Return the names of the golden set and the calibration data, where the package has them."""
+    return tuple(given.file for given in (spec.golden, spec.calibration) if given is not None)
+
+
 def _source_digests(spec: BuildSpec, folder: Path) -> Iterator[tuple[str, str]]:
-    golden = None if spec.golden is None else spec.golden.file
+    own = _own_files(spec)
     match spec.source:
         case HuggingFaceSource(checkpoint=checkpoint) | CausalLmSource(checkpoint=checkpoint):
             yield from _named("checkpoint", locate(checkpoint, folder))
@@ -124,11 +129,11 @@ def _source_digests(spec: BuildSpec, folder: Path) -> Iterator[tuple[str, str]]:
             yield from _external(locate(file, folder))
         case TorchSource(callable=function):
             yield from _script(folder, function)
-            yield from _package_files(folder, golden)
+            yield from _package_files(folder, own)
         case SklearnTrainingSource(script=script, dataset=dataset, encoder=encoder):
             yield from _script(folder, script)
             yield dataset, file_digest(folder / dataset)
-            yield from _package_files(folder, golden, locate(encoder, folder))
+            yield from _package_files(folder, own, locate(encoder, folder))
             yield from _named("encoder", locate(encoder, folder))
         case StageSource(stage=stage, files=files):
             for name, content in stage_files(stage).items():
@@ -157,15 +162,15 @@ def _external(model: Path) -> Iterator[tuple[str, str]]:
             yield f"file/{name}", file_digest(path)
 
 
-def _package_files(folder: Path, golden: str | None, named: Path | None = None) -> Iterator[tuple[str, str]]:
+def _package_files(folder: Path, own: Collection[str], named: Path | None = None) -> Iterator[tuple[str, str]]:
     """Every file of the package that a script could read: all but what we make, and texts for people.
 
-    `named` is a source that the spec names, which has its digests already.
+    `own` and `named` are files and a source that the spec names, which have their digests already.
     """
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         first = relative.parts[0]
-        ours = first in {SPEC_FILENAME, CONFIG_FILENAME, golden} or first.isdecimal()
+        ours = first in {SPEC_FILENAME, CONFIG_FILENAME, *own} or first.isdecimal()
         hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
         told = named is not None and (path == named or named in path.parents)
         if path.is_file() and not ours and not hidden and not told and path.suffix != ".md":

@@ -16,7 +16,7 @@ from builders.forms import DENSE, MODEL, ExportRequest, Form, InputRange
 from builders.onnx.dense import export_dense_encoder, load_dense_encoder
 from builders.onnx.packed import EMBEDDING, INPUT_IDS, INPUT_IDS_SHAPE, TOKEN_COUNT, export_packed_encoder
 from builders.reference import Case, Tensors, save_reference
-from builders.sources.cases import batch_sizes, read_golden_texts
+from builders.sources.cases import batch_sizes, texts_of
 from builders.sources.checkpoint import TOKENIZER, EncoderCheckpoint, read_checkpoint
 from builders.sources.pretrained import POOLER, config_of, load_pretrained
 from builders.sources.texts import Row, TextLimits, pad, text_calls, text_range, tokenize, usual_shape
@@ -55,9 +55,11 @@ def export_encoder(
     given = text_range(INPUT_IDS, request.inputs, limits)
     if given is not None:
         limits = TextLimits(given.max[1], given.max[0], limits.vocabulary)
-    golden = () if request.golden is None else read_golden_texts(request.golden)
-    rows = tokenize(checkpoint / TOKENIZER, golden, limits.max_tokens)
-    calls = list(text_calls(rows, limits, batch_sizes(request)))
+    golden, calibration = (
+        tokenize(checkpoint / TOKENIZER, texts_of(path), limits.max_tokens)
+        for path in (request.golden, request.calibration)
+    )
+    calls = list(text_calls(golden, limits, batch_sizes(request), calibration))
     ids = given or InputRange(INPUT_IDS, (1, 1), usual_shape(calls, limits), (limits.max_batch, limits.max_tokens))
 
     export_dense_encoder(source, out / f"{DENSE}.onnx", encoder)

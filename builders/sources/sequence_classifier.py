@@ -14,7 +14,7 @@ from builders.errors import MissingExtraError, SourceError
 from builders.forms import MODEL, ExportRequest, Form, InputRange
 from builders.onnx.torch_export import export_module
 from builders.reference import Case, Tensors, save_reference
-from builders.sources.cases import batch_sizes, class_numbers, read_golden_texts
+from builders.sources.cases import batch_sizes, class_numbers, texts_of
 from builders.sources.checkpoint import TOKENIZER, read_json
 from builders.sources.pretrained import config_of, label_numbers, load_pretrained
 from builders.sources.tensors import TensorInput, axes
@@ -46,13 +46,18 @@ def export_sequence_classifier(checkpoint: Path, request: ExportRequest, out: Pa
     given = text_range(INPUT_IDS, request.inputs, limits)
     if given is not None:
         limits = TextLimits(given.max[1], given.max[0], limits.vocabulary)
-    golden = () if request.golden is None else read_golden_texts(request.golden)
+    golden, calibration = texts_of(request.golden), texts_of(request.calibration)
     labels = class_numbers([item.label for item in golden], label_numbers(config), request.golden)
-    rows = tokenize(checkpoint / TOKENIZER, golden, limits.max_tokens)
-    pairs = any(item.pair is not None for item in golden) and (getattr(config, "type_vocab_size", 0) or 0) > 1
+    rows, calibration_rows = (
+        tokenize(checkpoint / TOKENIZER, texts, limits.max_tokens) for texts in (golden, calibration)
+    )
+    pairs = (
+        any(item.pair is not None for item in (*golden, *calibration))
+        and (getattr(config, "type_vocab_size", 0) or 0) > 1
+    )
     names = (INPUT_IDS, ATTENTION_MASK, *((TOKEN_TYPE_IDS,) if pairs else ()))
 
-    calls = list(text_calls(rows, limits, batch_sizes(request)))
+    calls = list(text_calls(rows, limits, batch_sizes(request), calibration_rows))
     ids = given or InputRange(INPUT_IDS, (1, 1), usual_shape(calls, limits), (limits.max_batch, limits.max_tokens))
     module = OrderedModule(model, (LOGITS,), names)
     answer = answers_of(module, names)

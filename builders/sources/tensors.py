@@ -6,7 +6,7 @@ sends: without the batch dimension where the model batches.
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,10 @@ def tensor_calls(
         return TensorCall(name, kind, int(shapes[0][0]) if batching else 1, tensors)
 
     if request.golden is not None:
-        yield from _golden_calls(request.golden, inputs, request, names or {})
+        yield from _item_calls("golden", request.golden, inputs, request, names or {})
+    if request.calibration is not None:
+        for given in _item_calls("calibration", request.calibration, inputs, request, names or {}):
+            yield replace(given, labels=None)
     for number in range(RANDOM_CASES):
         # One draw for each axis: inputs of one range get one size, as they must where their sizes belong together.
         drawn = rng.random(_MOST_DIMENSIONS).tolist()
@@ -168,8 +171,8 @@ class _Item:
     label: int | str | None
 
 
-def _golden_calls(
-    path: Path, inputs: Sequence[TensorInput], request: ExportRequest, names: Mapping[str, int]
+def _item_calls(
+    kind: CaseKind, path: Path, inputs: Sequence[TensorInput], request: ExportRequest, names: Mapping[str, int]
 ) -> Iterator[TensorCall]:
     batching = request.max_batch_size > 0
     items = list(_npz_items(path, inputs) if path.suffix == ".npz" else _json_items(path, inputs))
@@ -190,7 +193,7 @@ def _golden_calls(
                 for entry in inputs
             }
             own = None if labels is None else labels[chosen]
-            yield TensorCall(f"golden {chosen[0]}", "golden", len(chosen), tensors, own)
+            yield TensorCall(f"{kind} {chosen[0]}", kind, len(chosen), tensors, own)
 
 
 def _check_item(where: str, item: _Item, inputs: Sequence[TensorInput], *, batching: bool) -> None:
@@ -227,10 +230,10 @@ def _npz_items(path: Path, inputs: Sequence[TensorInput]) -> Iterator[_Item]:
         labels: list[int | str | None] = arrays["labels"].tolist() if "labels" in arrays else [None] * count
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as exc:
         raise SourceError(
-            f"{path}: not a golden set: {exc}; expected arrays by input name, items first, and perhaps labels"
+            f"{path}: not a set of items: {exc}; expected arrays by input name, items first, and perhaps labels"
         ) from exc
     if {len(labels), *map(len, tensors.values())} != {count} or count == 0:
-        raise SourceError(f"{path}: not a golden set: every array needs the same number of items, at least one")
+        raise SourceError(f"{path}: not a set of items: every array needs the same number of items, at least one")
     for number in range(count):
         yield _Item({name: tensor[number] for name, tensor in tensors.items()}, labels[number])
 

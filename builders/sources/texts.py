@@ -47,30 +47,32 @@ class TextLimits:
 
 
 def tokenize(tokenizer: Path, golden: Sequence[GoldenText], max_tokens: int) -> list[Row]:
-    """Return the golden set's texts as rows of at most `max_tokens`. Raises SourceError.
+    """Return the texts of a golden set or of calibration data as rows of at most `max_tokens`. Raises SourceError.
 
     What `tokenizer.json` says of truncation and padding is what it was last saved with, so it is not asked.
     """
     from tokenizers import Tokenizer  # noqa: PLC0415 - only an export needs it
 
     if not tokenizer.is_file():
-        raise SourceError(f"{tokenizer}: no such file; the golden set's texts are tokenised with it")
+        raise SourceError(f"{tokenizer}: no such file; the package's texts are tokenised with it")
     try:
         tool = Tokenizer.from_file(str(tokenizer))
         tool.no_padding()
         tool.enable_truncation(max_tokens)
         encodings = tool.encode_batch([item.text if item.pair is None else (item.text, item.pair) for item in golden])
     except Exception as exc:  # tokenizers raises bare Exception
-        raise SourceError(f"{tokenizer}: cannot tokenise the golden set: {exc}") from exc
+        raise SourceError(f"{tokenizer}: cannot tokenise the package's texts: {exc}") from exc
     return [Row(tuple(encoding.ids), tuple(encoding.type_ids)) for encoding in encodings]
 
 
-def text_calls(golden: Sequence[Row], limits: TextLimits, sizes: Sequence[int]) -> Iterator[TextCall]:
+def text_calls(
+    golden: Sequence[Row], limits: TextLimits, sizes: Sequence[int], calibration: Sequence[Row] = ()
+) -> Iterator[TextCall]:
     """Yield the calls that hold a text model against its source.
 
-    Every golden text once, in shuffled batches of mixed lengths; random ids; the ends of the ranges; and for each of
-    `sizes` one call to measure with: lengths spread as the golden set's are, or random ones of half the largest length
-    at most where there is no golden set.
+    Every golden text and every one of `calibration` once, in shuffled batches of mixed lengths; random ids; the ends of
+    the ranges; and for each of `sizes` one call to measure with: lengths spread as the golden set's are, or random ones
+    of half the largest length at most where there is no golden set.
     """
     rng = np.random.default_rng(SEED)
 
@@ -83,11 +85,16 @@ def text_calls(golden: Sequence[Row], limits: TextLimits, sizes: Sequence[int]) 
         drawn: list[int] = rng.integers(1, longest + 1, size=count).tolist()
         return drawn
 
-    order = rng.permutation(len(golden)).tolist()
     step = min(GOLDEN_BATCH, limits.max_batch)
-    for start in range(0, len(order), step):
-        chosen = tuple(order[start : start + step])
-        yield TextCall(f"golden {start}", "golden", tuple(golden[index] for index in chosen), chosen)
+
+    def batches(count: int) -> Iterator[tuple[int, ...]]:
+        order = rng.permutation(count).tolist()
+        yield from (tuple(order[start : start + step]) for start in range(0, count, step))
+
+    for chosen in batches(len(golden)):
+        yield TextCall(f"golden {chosen[0]}", "golden", tuple(golden[index] for index in chosen), chosen)
+    for chosen in batches(len(calibration)):
+        yield TextCall(f"calibration {chosen[0]}", "calibration", tuple(calibration[index] for index in chosen))
     for number in range(RANDOM_CASES):
         count = int(rng.integers(1, min(limits.max_batch, 8) + 1))
         yield TextCall(f"random {number}", "random", random_rows(lengths(count, limits.max_tokens)))

@@ -1,5 +1,6 @@
 """One target made: candidates judged and timed, the fastest right one kept, a refusal told with its reason."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from builders.forms import DENSE, MODEL, load_forms
 from builders.making import Making, form_name, make_artifact
 from builders.plan import TargetStep, ToDo
 from builders.spec import BuildSpec, TargetSpec, Tolerance, read_spec
-from tests.tiny_packages import FP32, INT8, write_graph
+from tests.tiny_packages import FP32, INT8, WIDTH, write_graph
 
 CPU = {"runtime": "onnxruntime", "device": "cpu"}
 
@@ -74,6 +75,23 @@ def test_candidates_of_another_precision_are_timed_beside_the_source(making: Mak
     assert (made.chosen, made.files) == ("dynamic", (f"{INT8}.onnx",))
     assert made.parity is not None
     assert 0.5 <= made.parity.min_cosine < 1
+
+
+def test_a_packages_own_calibration_data_gives_the_ranges(tmp_path: Path) -> None:
+    package = write_graph(tmp_path / "repository", "[calibration]\n")
+    items = [{"inputs": {"x": [end] * WIDTH}} for end in (-1.275, 1.275)]
+    (package / "calibration.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    read, export, work = read_spec(package), tmp_path / "export", tmp_path / "work"
+    export.mkdir()
+    work.mkdir()
+    write_export(read, package, export, lambda *_step: None)
+    loose = {**CPU, "precision": "int8", "candidates": ["static"], "tolerance": {"min_cosine": 0.1}}
+    step = TargetStep(TargetSpec.model_validate(loose), "key", ToDo("not made yet"), {}, "")
+    make_artifact(Making(read, step, export, load_forms(export)[MODEL], work, lambda *_step: None))
+    model = onnx.load(work / f"{INT8}.onnx")
+    (node,) = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x"]
+    (scale,) = [array for array in model.graph.initializer if array.name == node.input[1]]
+    assert float(onnx.numpy_helper.to_array(scale)) == pytest.approx(0.01, rel=0.02)
 
 
 def test_what_departs_is_refused_with_how_far_where_and_which_layer(making: Make, tmp_path: Path) -> None:

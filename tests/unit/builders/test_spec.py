@@ -36,6 +36,16 @@ kind = "stage"
 stage = "a.b:C"
 [source.files]
 """
+SKLEARN = """
+name = "m"
+summary = "s"
+licence = "Apache-2.0"
+[source]
+kind = "sklearn_training"
+script = "train.py:train"
+dataset = "dataset.jsonl"
+encoder = { path = "encoder" }
+"""
 
 
 @pytest.fixture
@@ -95,6 +105,9 @@ def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
             "model.toml:9: .*a version has a 'model.py' of its own",
         ),
         (STAGE + "[config]\nmax_batch_size = 3", "config: not for a package of kind 'stage'"),
+        (STAGE + "[calibration]", "calibration: not for a package of kind 'stage'"),
+        (ENCODER + "[calibration]\nfile = '/x'", r"model.toml:20: calibration\.file: String should match pattern"),
+        (SKLEARN + "[calibration]", "a 'sklearn_training' package calibrates with the rows that its script holds out"),
         (
             ENCODER + "[config]\nmax_batch_size = 3\nmax_batchsize = 3",
             r"model.toml:21: config: ModelConfig has no field max_batchsize; did you mean max_batch_size\?",

@@ -3,12 +3,15 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from builders.onnx.candidates import SOURCE, CandidateError, candidate_names, make_candidate
 from builders.onnx.optimise import fuse, merge_products, with_opsets
+from builders.onnx.quantize import calibration_inputs
 from builders.parity import compare, onnx_runner
+from builders.reference import Case, CaseKind
 from builders.spec import Tolerance
 from builders.targets import Precision, Target
 from tests.unit.builders.onnx.tiny_graphs import block, cases, save
@@ -147,6 +150,14 @@ def test_pairs_for_gpus_are_symmetric(source: Path, tmp_path: Path, precision: P
     assert operators(out)["QuantizeLinear"] == 2
     parity, _ = compare(onnx_runner(out, threads=1), known, Tolerance())
     assert cosine < parity.min_cosine < 0.999999
+
+
+def test_a_package_calibrates_with_its_own_data_where_it_has_some() -> None:
+    kinds: list[CaseKind] = ["golden", "calibration", "random", "calibration", "measure"]
+    cases = [Case(kind, kind, 1, {"x": np.asarray([n])}, {}) for n, kind in enumerate(kinds)]
+    assert [int(inputs["x"][0]) for inputs in calibration_inputs(cases)] == [1, 3]
+    others = [case for case in cases if case.kind != "calibration"]
+    assert [int(inputs["x"][0]) for inputs in calibration_inputs(others)] == [0, 2, 4]
 
 
 def test_what_cannot_be_made_is_refused_in_a_sentence(source: Path, tmp_path: Path) -> None:

@@ -6,20 +6,19 @@ import pytest
 
 from builders.errors import SourceError
 from builders.forms import ExportRequest
-from builders.sources.cases import GoldenText, batch_sizes, class_numbers, read_golden, read_golden_texts
+from builders.sources.cases import GoldenText, batch_sizes, class_numbers, read_golden_texts
 
 
 def test_texts_pairs_and_labels_are_read(tmp_path: Path) -> None:
     path = tmp_path / "golden.jsonl"
     path.write_text('{"text": "a\u2028b", "label": 1}\n\n{"text": "c", "text_pair": "d", "label": "bad"}\n')
     assert read_golden_texts(path) == (GoldenText("a\u2028b", None, 1), GoldenText("c", "d", "bad"))
-    assert read_golden(path) == ["a\u2028b", "c"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"golden\.jsonl: the golden set is empty"),
+        ("", r"golden\.jsonl: it is empty; give it"),
         ('{"text": "a"}\n{', r"golden\.jsonl:2: not JSON"),
         ("[" * 100_000, r"golden\.jsonl:1: not JSON"),
         ('{"text": ' + "9" * 10_000 + "}", r"golden\.jsonl:1: not JSON"),

@@ -88,6 +88,12 @@ def test_a_changed_golden_set_and_spec_count_and_a_changed_summary_does_not(fold
     assert source_digests(spec.model_copy(update={"licence": "y"}), folder) != digests
 
 
+@pytest.mark.parametrize("source", [SOURCES[3], SOURCES[4]])
+def test_changed_calibration_data_count(folder: Path, source: dict[str, Any]) -> None:
+    spec = spec_of(source, golden={}, calibration={"file": "dataset.jsonl"})
+    assert changed(spec, folder, "dataset.jsonl") == {"dataset.jsonl"}
+
+
 def test_the_spec_beside_an_onnx_file_of_its_name_is_no_external_data(folder: Path) -> None:
     (folder / "layer.onnx").rename(folder / "model.onnx")
     (folder / "model.toml").write_text("# a comment")

@@ -1,6 +1,7 @@
 """Calls of tensor models: within their ranges, ends included; golden items stacked into batches."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,18 @@ def test_golden_items_of_one_shape_share_a_call(tmp_path: Path) -> None:
     assert [None if call.labels is None else call.labels.tolist() for call in golden] == [[0, 2], [1]]
 
 
+def test_calibration_items_are_asked_without_their_labels(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.jsonl"
+    path.write_text("".join(json.dumps({"inputs": {"x": [[n] * 2] * 3}, "label": "unknown"}) + "\n" for n in range(5)))
+    asked = replace(request(), calibration=path)
+    with pytest.raises(SourceError, match=r"calibration\.jsonl: label 'unknown' is no class of the model"):
+        list(tensor_calls([X], RANGES, asked))
+    calls = list(tensor_calls([X], RANGES, asked, {"unknown": 0}))
+    (given,) = [call for call in calls if call.kind == "calibration"]
+    assert given.inputs["x"].shape == (5, 3, 2)
+    assert given.labels is None
+
+
 def test_a_golden_set_of_arrays(tmp_path: Path) -> None:
     path = tmp_path / "golden.npz"
     with path.open("wb") as stream:
@@ -93,11 +106,11 @@ def test_golden_items_that_do_not_fit(tmp_path: Path, line: str, message: str) -
 def test_a_golden_file_of_garbage_or_of_pickles(tmp_path: Path) -> None:
     path = tmp_path / "golden.npz"
     path.write_bytes(b"PK\x03\x04" + b"\xff" * 30)
-    with pytest.raises(SourceError, match="not a golden set"):
+    with pytest.raises(SourceError, match="not a set of items"):
         list(tensor_calls([X], RANGES, request(path)))
     with path.open("wb") as stream:
         np.savez(stream, x=np.asarray([{}, []], dtype=object))
-    with pytest.raises(SourceError, match="not a golden set"):
+    with pytest.raises(SourceError, match="not a set of items"):
         list(tensor_calls([X], RANGES, request(path)))
     with path.open("wb") as stream:
         np.savez(stream, x=np.zeros((2, 3, 4), np.float32), labels=np.zeros(3))

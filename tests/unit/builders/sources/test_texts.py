@@ -40,6 +40,15 @@ def test_without_a_golden_set_measured_texts_are_random() -> None:
     assert [call.kind for call in calls] == ["random"] * 3 + ["range_end"] * 3 + ["measure"]
 
 
+def test_every_calibration_text_is_asked_once_and_nothing_else_changes() -> None:
+    calls = list(text_calls((), LIMITS, (1,), GOLDEN))
+    asked = [call for call in calls if call.kind == "calibration"]
+    assert sorted(len(row) for call in asked for row in call.rows) == list(range(1, 22))
+    assert {len(call.rows) for call in asked} == {8, 5}
+    assert not any(call.golden for call in calls)
+    assert {call.name for call in calls if call.kind != "calibration"} == {c.name for c in text_calls((), LIMITS, (1,))}
+
+
 def test_rows_are_padded_to_the_longest() -> None:
     assert pad([(1, 2), (3,)], padding=9).tolist() == [[1, 2], [3, 9]]
 
@@ -49,5 +58,5 @@ def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"tokenizer\.json: no such file"):
         tokenize(path, [GoldenText("a")], 8)
     path.write_text("{}")
-    with pytest.raises(SourceError, match="cannot tokenise the golden set"):
+    with pytest.raises(SourceError, match="cannot tokenise the package's texts"):
         tokenize(path, [GoldenText("a")], 8)
