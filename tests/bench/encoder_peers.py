@@ -3,11 +3,12 @@
 The peer exports and optimises (O1, O2, O3) in an environment of its own, made once unless `--peer-python` names one.
 Then all graphs run in one process with plain ONNX Runtime, taking turns on the same sentences with the same threads:
 ours as ragged batches, the peer's padded to the longest of the batch. The peer's graphs end before pooling; the pooling
-that its users add is not counted against it. Ratios above 1 mean that ours is faster. The exit code says whether FP32
-is at least as fast as the best of the peer's at every batch size, and INT8 1.2 times as fast with cosine >= 0.99.
+that its users add is not counted against it. Ratios above 1 mean that ours is faster.
 
-On a machine that others use, the time by the clock differs by more between two passes than graphs do that do the same
-work. `--cpu-time` counts the processor time of one thread instead, which neighbours change far less.
+Everything is measured by the clock, with all threads, and by the processor time of one thread. On a machine that others
+use, two passes of one graph differ by the clock by more than graphs do that do the same work, so the processor time
+decides. The exit code says whether by it FP32 is at least as fast as the best of the peer's at every batch size, and
+INT8 1.2 times as fast with cosine >= 0.99.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,14 @@ def workloads(tokens: Sequence[Ids]) -> dict[str, dict[int, list[list[Ids]]]]:
 
 
 def measure(
-    ours: Mapping[str, Path], peers: Mapping[str, Path], tokens: Sequence[Ids], options: argparse.Namespace
+    ours: Mapping[str, Path],
+    peers: Mapping[str, Path],
+    tokens: Sequence[Ids],
+    seconds: float,
+    threads: int,
+    clock: Callable[[], float],
 ) -> list[Row]:
     """Time all graphs in turns, everything twice."""
-    threads, clock = (1, time.thread_time) if options.cpu_time else (options.threads, time.perf_counter)
     runs: dict[str, Run] = {name: _fed(onnx_runner(path, threads=threads), ragged) for name, path in ours.items()}
     runs |= {name: _fed(onnx_runner(path, threads=threads), padded) for name, path in peers.items()}
     passes: list[dict[tuple[str, int], dict[str, float]]] = []
@@ -169,7 +174,7 @@ def measure(
         for texts, sizes in workloads(tokens).items():
             for batch, calls in sizes.items():
                 cases = [Case(str(n), "measure", batch, dict(enumerate_rows(rows)), {}) for n, rows in enumerate(calls)]
-                seen[texts, batch] = take_turns(runs, cases, options.seconds, clock)
+                seen[texts, batch] = take_turns(runs, cases, seconds, clock)
         passes.append(seen)
     return [Row(*key, seconds, passes[1][key]) for key, seconds in passes[0].items()]
 
@@ -189,9 +194,8 @@ def main() -> int:
     parser.add_argument("--peer-python", type=Path, help="Python with optimum-onnx; else an environment is made")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tritonfleet" / "bench"
     parser.add_argument("--cache", type=Path, default=cache, help="where the peer's environment is made")
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each batch size, twice")
-    parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
-    parser.add_argument("--cpu-time", action="store_true", help="count the processor time of one thread")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each table and batch size, twice")
+    parser.add_argument("--threads", type=int, default=0, help="by the clock; 0: one for each core")
     options = parser.parse_args()
     checkpoint = encoder_checkpoint()
     with tempfile.TemporaryDirectory() as folder:
@@ -207,14 +211,19 @@ def main() -> int:
         tokenizer.enable_truncation(checkpoint.max_seq_length)
         tokens = [np.asarray(encoding.ids, dtype=np.int64) for encoding in tokenizer.encode_batch(corpus())]
         cases = reference_cases(onnx_runner(peers["O1"]), tokens, BATCHES)
-        chosen = {kind: choose(source, kind, cases, work, options.seconds / 4) for kind in ("fp32", "int8")}
+        chosen = {kind: choose(source, kind, cases, work, options.seconds / 2) for kind in ("fp32", "int8")}
         ours = {f"{kind} ({name})": path for kind, (name, path, _) in chosen.items()}
-        rows = measure(ours, peers, tokens, options)
-    return report(rows, list(ours), chosen["int8"][2], "CPU milliseconds" if options.cpu_time else "Milliseconds")
+        clock = measure(ours, peers, tokens, options.seconds, options.threads, time.perf_counter)
+        report("Milliseconds", clock, list(ours))
+        processor = measure(ours, peers, tokens, options.seconds, 1, time.thread_time)
+        fp32, int8 = report("Processor milliseconds of one thread", processor, list(ours))
+    cosine = chosen["int8"][2]
+    sys.stdout.write(f"INT8: lowest cosine {cosine:.4f} (asked: {INT8_COSINE})\n")
+    return 0 if fp32 >= 1.0 and int8 >= INT8_GAIN and cosine >= INT8_COSINE else 1
 
 
-def report(rows: Sequence[Row], ours: Sequence[str], cosine: float, unit: str) -> int:
-    """Print seconds and ratios, and what is asked of them; return 1 where that is not met."""
+def report(unit: str, rows: Sequence[Row], ours: Sequence[str]) -> tuple[float, float]:
+    """Print seconds and ratios; return the lowest ratio of FP32 and of INT8."""
     table = Table(title=f"{unit} per call; in brackets how many times faster than the best of O1, O2, O3")
     for column in ("texts", "batch", *LEVELS, *ours, "noise"):
         table.add_column(column, justify="right")
@@ -228,9 +237,9 @@ def report(rows: Sequence[Row], ours: Sequence[str], cosine: float, unit: str) -
     fp32, int8 = (min(row.ratio(name) for row in rows) for name in ours)
     sys.stdout.write(
         f"FP32: at least {fp32:.2f} times the best of the peer's (asked: 1.00). INT8: at least {int8:.2f} (asked: "
-        f"{INT8_GAIN:.2f}), lowest cosine {cosine:.4f} (asked: {INT8_COSINE})\n"
+        f"{INT8_GAIN:.2f})\n"
     )
-    return 0 if fp32 >= 1.0 and int8 >= INT8_GAIN and cosine >= INT8_COSINE else 1
+    return fp32, int8
 
 
 if __name__ == "__main__":
