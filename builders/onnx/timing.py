@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
+import numpy as np
+
 from builders.parity import Run, onnx_runner
 from builders.reference import Case
 
@@ -17,6 +19,7 @@ MARGIN = 0.03
 """By how much a later candidate must be faster than an earlier, simpler one: less is noise on a machine in use."""
 
 _MIN_ROUNDS = 5
+_SEED = 5
 
 Timings = Mapping[str, Mapping[int, float]]
 """Seconds per call by candidate and batch size."""
@@ -27,9 +30,9 @@ def time_candidates(
 ) -> Timings:
     """Return the median seconds per call of every model at every batch size of the `measure` cases.
 
-    The models take turns, in alternating order, for about `seconds` at each batch size and for at least five rounds. A
-    batch size with several cases counts each case alike. `threads` 0: one for each core. Raises CandidateError where
-    ONNX Runtime does not load or run a model.
+    The models take turns for about `seconds` at each batch size and for at least five rounds. A batch size with several
+    cases counts each case alike. `threads` 0: one for each core. Raises CandidateError where ONNX Runtime does not load
+    or run a model.
     """
     runs = {name: onnx_runner(path, threads=threads, cuda=cuda) for name, path in models.items()}
     sizes: dict[int, list[Case]] = {}
@@ -46,8 +49,12 @@ def time_candidates(
 def take_turns(
     runs: Mapping[str, Run], cases: Sequence[Case], seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Return for each of `runs` its median seconds for a case, averaged over `cases`, from calls taken in turns."""
-    order = list(runs)
+    """Return for each of `runs` its median seconds for a case, averaged over `cases`, from calls taken in turns.
+
+    The order is drawn anew for each round: a session's threads go on spinning for a while after a call and slow the
+    next one's, so with fixed neighbours sessions of one and the same graph come out up to half slower than others.
+    """
+    order, rng = list(runs), np.random.default_rng(_SEED)
     for name in order:  # the first call allocates
         runs[name](cases[0].inputs)
     samples: dict[str, list[list[float]]] = {name: [[] for _ in cases] for name in order}
@@ -59,7 +66,7 @@ def take_turns(
             begun = clock()
             runs[name](cases[number].inputs)
             samples[name][number].append(clock() - begun)
-        order.reverse()
+        order = [order[place] for place in rng.permutation(len(order))]
     return {name: statistics.fmean(map(statistics.median, each)) for name, each in samples.items()}
 
 
