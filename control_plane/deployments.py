@@ -21,7 +21,7 @@ from control_plane.planning import (
     wish_conflicts,
 )
 from control_plane.planning.placement import Place, Shortage
-from control_plane.ports import Catalogue, DeploymentStore
+from control_plane.ports import Catalogue, RevisionStore
 from control_plane.state import Deployment, DeploymentName, ModelName, ObservedServer, Published, Track
 from control_plane.wanted import EVERYWHERE, Needs
 
@@ -113,7 +113,7 @@ class Deployments:
 
     def __init__(
         self,
-        store: DeploymentStore,
+        store: RevisionStore,
         catalogue: Catalogue,
         now: Callable[[], datetime],
         wake: Callable[[], None],
@@ -123,6 +123,10 @@ class Deployments:
         self._store, self._catalogue, self._now, self._wake, self._fleet = store, catalogue, now, wake, fleet
         self._announce = announce
         self._writing = asyncio.Lock()
+
+    def over(self, store: RevisionStore) -> "Deployments":
+        """Return one that decides as this one does, writes to `store`, and tells nobody of it."""
+        return Deployments(store, self._catalogue, self._now, lambda: None, self._fleet)
 
     async def create(
         self,

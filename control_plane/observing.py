@@ -33,8 +33,11 @@ class Observer:
         self._taken_out: set[ServerId] = set()
         self._marking = asyncio.Lock()  # the loop and a preview may look at the same time
 
-    async def observe(self) -> tuple[ObservedServer, ...]:
-        """Return what every registered server answers now, by id. Takes out those that keep failing."""
+    async def observe(self, drained: Mark | None = None) -> tuple[ObservedServer, ...]:
+        """Return what every registered server answers now, by id. Takes out those that keep failing.
+
+        `drained` is a mark to be taken as given, which nobody made yet.
+        """
         room = asyncio.Semaphore(_AT_ONCE)
 
         async def ask(server: Server) -> ObservedServer:
@@ -46,6 +49,8 @@ class Observer:
         seen = await asyncio.gather(*(ask(server) for server in servers))
         async with self._marking:
             marks = await self._marks(seen)
+        if drained is not None:
+            marks[drained.server] = drained
         return tuple(_marked(entry, marks.get(entry.server.id)) for entry in seen)
 
     async def _marks(self, seen: Iterable[ObservedServer]) -> dict[ServerId, Mark]:

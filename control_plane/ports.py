@@ -153,8 +153,8 @@ class VersionPlacer(Protocol):
         """List the versions that are there, by model and version. Raises LocationError."""
 
 
-class DeploymentStore(Protocol):
-    """Desired state and what was last done. What a call wrote is durable when it returns."""
+class RevisionStore(Protocol):
+    """Desired state. What a call wrote is durable when it returns; `rehearsal` has one whose writes go nowhere."""
 
     async def create(self, deployment: Deployment) -> bool:
         """Add a deployment; False where the name is taken."""
@@ -173,6 +173,13 @@ class DeploymentStore(Protocol):
 
     async def revisions(self, name: DeploymentName) -> tuple[Deployment, ...]:
         """Return every revision of the deployment `name` that is kept, the newest first."""
+
+    async def forget(self, models: frozenset[ModelName], server: ServerId | None = None) -> None:
+        """Drop the records of what was last done with `models`, on every server or on one."""
+
+
+class DeploymentStore(RevisionStore, Protocol):
+    """Desired state and what was last done. What a call wrote is durable when it returns."""
 
     async def mark(self, mark: Mark) -> None:
         """Have a server hold nothing, until `unmark`."""
@@ -194,9 +201,6 @@ class DeploymentStore(Protocol):
 
     async def record(self, record: ActionRecord) -> None:
         """Keep `record` as the last one of its server and model."""
-
-    async def forget(self, models: frozenset[ModelName], server: ServerId | None = None) -> None:
-        """Drop the records of `models`, on every server or on one."""
 
     async def records(self) -> tuple[ActionRecord, ...]:
         """Return every record, by server and model."""

@@ -39,6 +39,7 @@ from control_plane.planning import (
 from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
 from control_plane.probing import Prober
+from control_plane.rehearsal import Proposal
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -195,9 +196,11 @@ class Reconciler:
         self._pass_ended = asyncio.Event()
         return view.plan
 
-    async def preview(self) -> Plan:
-        """Observe and plan now, without touching anything."""
-        return (await self._look(await self._world.store.list())).plan
+    async def preview(self, proposal: Proposal | None = None) -> Plan:
+        """Observe and plan now, without touching anything: for what is desired, or for what is proposed."""
+        given = proposal or Proposal()
+        deployments = await self._world.store.list() if given.deployments is None else given.deployments
+        return (await self._look(deployments, given)).plan
 
     async def pass_ended(self) -> None:
         """Wait for the end of the next pass."""
@@ -207,11 +210,12 @@ class Reconciler:
         """Wait for what is being carried out now."""
         await asyncio.gather(*self._busy.values())
 
-    async def _look(self, deployments: tuple[Deployment, ...]) -> View:
+    async def _look(self, deployments: tuple[Deployment, ...], proposal: Proposal | None = None) -> View:
+        given = proposal or Proposal()
         started_at, before = self._timing.now(), self.view
-        observed = await self._observer.observe()
+        observed = await self._observer.observe(given.drained)
         published = await asyncio.to_thread(self._world.catalogue.read)
-        records = await self._world.store.records()
+        records = [it for it in await self._world.store.records() if not given.forgets(it.server, it.model)]
         by_place = {(record.server, record.model): record for record in records}
         now = self._timing.now()
         situation = Situation(

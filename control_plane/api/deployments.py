@@ -9,12 +9,13 @@ from fastapi import APIRouter, Header, Path, Query, Response
 
 from control_plane.api import schemas
 from control_plane.api.idempotency import REPLAYED, IdempotencyKey, once
-from control_plane.api.parts import Parts, UsedParts
+from control_plane.api.parts import ChangingParts, Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
-from control_plane.api.views import deployment_body, explanation, revision_body
+from control_plane.api.views import deployment_body, explanation, plan_body, revision_body
 from control_plane.api.waiting import until_released, until_settled
 from control_plane.deployments import Changes, Deleted, MovesOthers, NameTaken, NoRevision, NotFound, Outdated, Versions
 from control_plane.planning import DeploymentState, Infeasible
+from control_plane.rehearsal import RehearsedStore
 from control_plane.state import Deployment, DeploymentName, ModelName
 from control_plane.wanted import ANY_POOL, Needs, Replicas
 
@@ -43,20 +44,22 @@ _STILL_ON_ITS_WAY = {
     "description": "Stored, and still on its way when the wait ended. `Location` is where to look.",
 }
 
+_REHEARSED = {"model": schemas.RehearsalBody, "description": "A dry run: nothing was changed."}
+
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    responses={202: _STILL_ON_ITS_WAY, **documented(HTTPStatus.CONFLICT)},
+    responses={200: _REHEARSED, 202: _STILL_ON_ITS_WAY, **documented(HTTPStatus.CONFLICT)},
 )
 async def create(
     new: schemas.NewDeployment,
-    parts: UsedParts,
+    parts: ChangingParts,
     response: Response,
     key: IdempotencyKey = None,
     wait: Wait = 0,
     anyway: Anyway = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
-) -> schemas.DeploymentBody:
+) -> schemas.DeploymentBody | schemas.RehearsalBody:
     """Declare what should serve. Versions are pinned now; a later publish changes nothing until a redeploy."""
     async with once(parts, key, "create", new) as first:
         if first:
@@ -137,14 +140,14 @@ _CHANGED = {
 async def change(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
     patch: schemas.DeploymentPatch,
-    parts: UsedParts,
+    parts: ChangingParts,
     response: Response,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     wait: Wait = 0,
     together: Together = False,  # noqa: FBT002
     anyway: Anyway = False,  # noqa: FBT002
-) -> schemas.DeploymentBody:
+) -> schemas.DeploymentBody | schemas.RehearsalBody:
     """Change what a deployment asks for. What is left out stays; versions are pinned anew only where they are given."""
     versions = _versions(patch.versions)
     async with once(parts, key, f"change {name} {if_match}", patch) as first:
@@ -158,7 +161,7 @@ async def change(  # noqa: PLR0913, PLR0917 - a parameter for each header and qu
 @router.post("/{name}/redeploy", responses=_CHANGED)
 async def redeploy(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
-    parts: UsedParts,
+    parts: ChangingParts,
     response: Response,
     changes: schemas.Redeployment | None = None,
     if_match: IfMatch = None,
@@ -166,7 +169,7 @@ async def redeploy(  # noqa: PLR0913, PLR0917 - a parameter for each header and 
     wait: Wait = 0,
     together: Together = False,  # noqa: FBT002
     anyway: Anyway = False,  # noqa: FBT002
-) -> schemas.DeploymentBody:
+) -> schemas.DeploymentBody | schemas.RehearsalBody:
     """Pin a deployment again, to the newest versions published by now. What serves goes on until the new is ready."""
     body = changes or schemas.Redeployment()
     async with once(parts, key, f"redeploy {name} {if_match} {together}", body) as first:
@@ -182,12 +185,12 @@ async def redeploy(  # noqa: PLR0913, PLR0917 - a parameter for each header and 
 async def scale(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
     asked: schemas.Scale,
-    parts: UsedParts,
+    parts: ChangingParts,
     response: Response,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     wait: Wait = 0,
-) -> schemas.DeploymentBody:
+) -> schemas.DeploymentBody | schemas.RehearsalBody:
     """Have more or fewer replicas, or instances on each. Instances change in place, and no request fails for it."""
     async with once(parts, key, f"scale {name} {if_match}", asked) as first:
         if first:
@@ -213,13 +216,13 @@ def _scaled(before: Deployment, asked: schemas.Scale) -> Needs:
 @router.post("/{name}/rollback", responses=_CHANGED)
 async def rollback(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
-    parts: UsedParts,
+    parts: ChangingParts,
     response: Response,
     asked: schemas.Rollback | None = None,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     wait: Wait = 0,
-) -> schemas.DeploymentBody:
+) -> schemas.DeploymentBody | schemas.RehearsalBody:
     """Return to an earlier revision, everything as it was then, as the next revision."""
     async with once(parts, key, f"rollback {name} {if_match}", asked) as first:
         made = await (_rollback(parts, name, asked, if_match) if first else _replayed(parts, name, response))
@@ -252,13 +255,14 @@ async def _rollback(parts: Parts, name: str, asked: schemas.Rollback | None, if_
     status_code=HTTPStatus.NO_CONTENT,
     response_model=None,
     responses={
+        200: _REHEARSED,
         202: {"model": schemas.Released, "description": "Gone; servers still hold models that only it needed."},
         **documented(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
     },
 )
 async def delete(
-    name: Name, parts: UsedParts, response: Response, if_match: IfMatch = None, wait: Wait = 0
-) -> schemas.Released | None:
+    name: Name, parts: ChangingParts, response: Response, if_match: IfMatch = None, wait: Wait = 0
+) -> schemas.Released | schemas.RehearsalBody | None:
     """Have something serve no more. Models that another deployment needs stay; with `wait`, the others are gone."""
     answer = await parts.deployments.delete(DeploymentName(name), expected=_expected(if_match))
     match answer:
@@ -266,6 +270,8 @@ async def delete(
             raise await _no_such(parts, name)
         case Outdated():
             raise _outdated(answer)
+        case Deleted() if parts.rehearsal is not None:
+            return await _rehearsed(parts, parts.rehearsal, None, response)
         case Deleted():
             still = await until_released(parts.reconciler, answer.released, wait) if wait else ()
             if still:
@@ -313,7 +319,11 @@ async def _replayed(parts: Parts, name: str, response: Response) -> Deployment:
     return await _found(parts, name)
 
 
-async def _answer(parts: Parts, deployment: Deployment, response: Response, wait: float) -> schemas.DeploymentBody:
+async def _answer(
+    parts: Parts, deployment: Deployment, response: Response, wait: float
+) -> schemas.DeploymentBody | schemas.RehearsalBody:
+    if parts.rehearsal is not None:
+        return await _rehearsed(parts, parts.rehearsal, deployment, response)
     response.headers["Location"] = f"/v1/deployments/{deployment.name}"
     response.headers["ETag"] = _etag(deployment)
     if not wait:
@@ -322,6 +332,16 @@ async def _answer(parts: Parts, deployment: Deployment, response: Response, wait
     if not settled:
         response.status_code = HTTPStatus.ACCEPTED
     return deployment_body(deployment, status)
+
+
+async def _rehearsed(
+    parts: Parts, rehearsal: RehearsedStore, deployment: Deployment | None, response: Response
+) -> schemas.RehearsalBody:
+    """Answer a dry run: with what would be stored, and what the loop would do about it."""
+    response.status_code = HTTPStatus.OK
+    plan = await parts.reconciler.preview(await rehearsal.proposal())
+    stored = revision_body(deployment) if deployment is not None else None
+    return schemas.RehearsalBody(deployment=stored, plan=plan_body(plan))
 
 
 def _etag(deployment: Deployment) -> str:

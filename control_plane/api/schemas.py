@@ -485,6 +485,14 @@ class PlanBody(Body):
     placement: list[AssignmentBody]
 
 
+class RehearsalBody(Body):
+    """What a change would come to, and nothing was changed. `deployment` is as it would be stored, if it would be."""
+
+    dry_run: Literal[True] = True
+    deployment: RevisionBody | None
+    plan: PlanBody
+
+
 class Live(Body):
     """The process answers."""
 

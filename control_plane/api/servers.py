@@ -6,10 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from control_plane.api import schemas
-from control_plane.api.parts import Parts, UsedParts
+from control_plane.api.parts import DryRun, Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
-from control_plane.api.views import server_body, server_list
+from control_plane.api.views import plan_body, server_body, server_list
 from control_plane.operations import OperationKind
+from control_plane.rehearsal import Proposal
 from control_plane.state import (
     Device,
     Endpoints,
@@ -65,11 +66,22 @@ async def unregister(server_id: Id, parts: UsedParts) -> None:
 
 
 @router.post("/{server_id}/drain", responses=documented(HTTPStatus.NOT_FOUND))
-async def drain(server_id: Id, parts: UsedParts, body: schemas.DrainBody | None = None) -> schemas.ServerBody:
-    """Have a server hold nothing: its replicas are placed elsewhere, clients sent there, then it is emptied."""
+async def drain(
+    server_id: Id,
+    parts: UsedParts,
+    body: schemas.DrainBody | None = None,
+    dry_run: DryRun = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
+) -> schemas.ServerBody | schemas.RehearsalBody:
+    """Have a server hold nothing: its replicas are placed elsewhere, clients sent there, then it is emptied.
+
+    With `dry_run` the answer is the plan that this would come to.
+    """
     seen = _seen(parts, server_id)
-    reason = (body or schemas.DrainBody()).reason
-    await parts.store.mark(Mark(ServerId(server_id), reason, parts.now()))
+    mark = Mark(ServerId(server_id), (body or schemas.DrainBody()).reason, parts.now())
+    if dry_run:
+        plan = await parts.reconciler.preview(Proposal(drained=mark))
+        return schemas.RehearsalBody(deployment=None, plan=plan_body(plan))
+    await parts.store.mark(mark)
     await parts.journal.begin(OperationKind.DRAIN, server=ServerId(server_id))
     parts.reconciler.wake()
     return server_body(seen, parts.reconciler.view)

@@ -1,5 +1,6 @@
 """`tritonfleet scale`, `rollback` and `revisions`: changes of a deployment that is there, and the way back."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ def scale(
     instances: Annotated[
         int | None, typer.Option("--instances", min=1, help="Instances on each of them.", show_default=False)
     ] = None,
+    dry_run: settling.DryRun = False,
     wait: settling.Wait = 300,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -30,7 +32,8 @@ def scale(
     if replicas is None and instances is None:
         raise typer.BadParameter("give --replicas, --instances or both")
     asked = {"replicas": replicas, "instances": instances}
-    _change(name, "scale", asked, wait, f"scaling {name}", ControlPlaneClient(url, token), as_json=as_json)
+    told = _Telling(f"scaling {name}", None if dry_run else wait, as_json)
+    _change(name, "scale", asked, ControlPlaneClient(url, token), told)
 
 
 def rollback(
@@ -41,6 +44,7 @@ def rollback(
             "--to", metavar="REVISION", min=1, help="Revision to return to (default: the last).", show_default=False
         ),
     ] = None,
+    dry_run: settling.DryRun = False,
     wait: settling.Wait = 300,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -50,8 +54,8 @@ def rollback(
 
     Example: tritonfleet rollback text_embedding --to 3
     """
-    body = {"revision": to}
-    _change(name, "rollback", body, wait, f"rolling {name} back", ControlPlaneClient(url, token), as_json=as_json)
+    told = _Telling(f"rolling {name} back", None if dry_run else wait, as_json)
+    _change(name, "rollback", {"revision": to}, ControlPlaneClient(url, token), told)
 
 
 def revisions(
@@ -81,20 +85,24 @@ def revisions(
     output.show(output.table([">revision", "since", "versions", "asked for"], rows))
 
 
-def _change(
-    name: str,
-    verb: str,
-    body: dict[str, Any],
-    wait_s: float,
-    doing: str,
-    control_plane: ControlPlaneClient,
-    *,
-    as_json: bool,
-) -> None:
-    with control_plane as client, output.Spinner(doing) as spinner:
-        changed = client.post(f"{deployment_path(name)}/{verb}", body, settling.first_wait(wait_s))
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What is said of a change: while it is made, and in which form. `wait_s` is None where it is only tried out."""
+
+    doing: str
+    wait_s: float | None
+    as_json: bool
+
+
+def _change(name: str, verb: str, body: dict[str, Any], control_plane: ControlPlaneClient, telling: _Telling) -> None:
+    path, wait_s = f"{deployment_path(name)}/{verb}", telling.wait_s
+    with control_plane as client, output.Spinner(telling.doing) as spinner:
+        if wait_s is None:
+            settling.show_rehearsal(client.post(path, body, 0, **settling.REHEARSE), as_json=telling.as_json)
+            return
+        changed = client.post(path, body, settling.first_wait(wait_s))
         changed = settling.until_settled(client, changed, wait_s, spinner)
-    settling.report(changed, wait_s, as_json=as_json)
+    settling.report(changed, wait_s, as_json=telling.as_json)
 
 
 def _asked(body: dict[str, Any]) -> str:

@@ -79,9 +79,9 @@ class ControlPlaneClient:
         headers = {} if revision is None else {"if-match": f'"{revision}"'}
         return self._call(method, path, body, wait_s, query, headers)
 
-    def delete(self, path: str, wait_s: float = 0) -> Any:  # noqa: ANN401 - JSON
+    def delete(self, path: str, wait_s: float = 0, **query: str) -> Any:  # noqa: ANN401 - JSON
         """Return what DELETE `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
-        return self._call("DELETE", path, None, wait_s)
+        return self._call("DELETE", path, None, wait_s, query)
 
     def events(self, path: str, **query: str) -> Iterator[Any]:
         """Yield the data of each server-sent event of `path`, and None whenever the stream only says that it lives.

@@ -57,6 +57,7 @@ def deploy(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Store what no server can hold at present; it is placed once one can.")
     ] = False,
+    dry_run: settling.DryRun = False,
     wait: settling.Wait = 300,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -89,7 +90,8 @@ def deploy(
     )
     chosen = name or model.lower().replace(".", "-")
     query = {**({"together": "true"} if together else {}), **({"anyway": "true"} if anyway else {})}
-    first_wait_s = settling.first_wait(wait)
+    query |= settling.REHEARSE if dry_run else {}
+    first_wait_s = 0 if dry_run else settling.first_wait(wait)
     with ControlPlaneClient(url, token) as client, output.Spinner(f"deploying {chosen}") as spinner:
         if redeploy:
             present = client.get(deployment_path(chosen)) if wanted.needs_present else None
@@ -103,12 +105,16 @@ def deploy(
             pinned = {"version": version} if versions is None else {"versions": versions}
             new = {"name": chosen, "model": model, **pinned, **wishes, **wanted.body()}
             body = _create(client, new, first_wait_s, query)
+        if dry_run:
+            settling.show_rehearsal(body, as_json=as_json)
+            return
         body = settling.until_settled(client, body, wait, spinner)
     settling.report(body, wait, as_json=as_json)
 
 
 def undeploy(
     name: Annotated[str, typer.Argument(help="The deployment's name.")],
+    dry_run: settling.DryRun = False,
     wait: settling.Wait = 60,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -119,6 +125,10 @@ def undeploy(
     Example: tritonfleet undeploy text_embedding
     """
     with ControlPlaneClient(url, token) as client, output.Spinner(f"undeploying {name}"):
+        if dry_run:
+            body = client.delete(deployment_path(name), 0, **settling.REHEARSE)
+            settling.show_rehearsal(body, as_json=as_json)
+            return
         left = client.delete(deployment_path(name), wait)
     still = list(left["still_loaded"]) if left else []
     if as_json:

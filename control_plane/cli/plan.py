@@ -22,7 +22,7 @@ def plan(url: Url = DEFAULT_URL, token: Token = None, as_json: output.AsJson = F
     if as_json:
         output.print_json(data)
     else:
-        output.show(_plan(data))
+        output.show(plan_table(data))
 
 
 def explain(
@@ -52,7 +52,8 @@ def explain(
             output.show(f"  {title}: {reason}")
 
 
-def _plan(data: dict[str, Any]) -> Table:
+def plan_table(data: dict[str, Any]) -> Table:
+    """Return a plan as tables: the steps, what waits, what cannot be, and where replicas go."""
     steps = [
         (
             str(step["stage"]),

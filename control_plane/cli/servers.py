@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from builders.errors import SourceError
-from control_plane.cli import output
+from control_plane.cli import output, settling
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, segment
 from control_plane.cli.status import server_table
 from control_plane.cli.values import capability, pair, size
@@ -133,6 +133,7 @@ def drain(
         float,
         typer.Option("--wait", min=0, max=3600, help="Seconds to wait until it holds nothing; 0 returns at once."),
     ] = 0,
+    dry_run: settling.DryRun = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: output.AsJson = False,
@@ -144,7 +145,13 @@ def drain(
     Example: tritonfleet server drain triton-0 --wait 300
     """
     with ControlPlaneClient(url, token) as client, output.Spinner(f"draining {server}") as spinner:
-        body = client.post(f"{_path(server)}/drain", {"reason": reason} if reason is not None else None)
+        asked = {"reason": reason} if reason is not None else None
+        if dry_run:
+            settling.show_rehearsal(
+                client.post(f"{_path(server)}/drain", asked, 0, **settling.REHEARSE), as_json=as_json
+            )
+            return
+        body = client.post(f"{_path(server)}/drain", asked)
         until = time.monotonic() + wait
         while wait and not _is_empty(body) and time.monotonic() < until:
             spinner.update(f"draining {server}: it holds {', '.join(_held(body)) or 'what nobody knows'}")

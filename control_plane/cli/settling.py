@@ -1,4 +1,7 @@
-"""Following a changed deployment until it settles, and what a command says of it then: shared by several commands."""
+"""Following a changed deployment until it settles, and what a command says of it then: shared by several commands.
+
+Or of a dry run, which changes nothing and has the plan to show that the change would come to.
+"""
 
 import time
 from typing import Annotated, Any
@@ -7,6 +10,7 @@ import typer
 
 from control_plane.cli import output
 from control_plane.cli.client import ControlPlaneClient, deployment_path
+from control_plane.cli.plan import plan_table
 from control_plane.cli.status import deployment_table
 
 _SETTLED = ("serving", "degraded", "failed")
@@ -17,6 +21,19 @@ _FIRST_WAIT_S = 5.0
 Wait = Annotated[
     float, typer.Option("--wait", min=0, max=600, help="Seconds to wait until it is done; 0 returns at once.")
 ]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be done.")]
+REHEARSE = {"dry_run": "true"}
+"""The query of a call that is only tried out."""
+
+
+def show_rehearsal(body: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a change would come to."""
+    if as_json:
+        output.print_json(body)
+        return
+    output.show("dry run: nothing was changed")
+    output.show(plan_table(body["plan"]))
 
 
 def first_wait(wait_s: float) -> float:

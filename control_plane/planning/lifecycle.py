@@ -11,7 +11,8 @@ managed: one that nothing assigned there needs is unloaded. Only servers that an
 - Of a version with several targets a server gets the one that fits it (`targets`). Which one it serves is observed, so
   a wish that changed is a load like any other.
 - A member goes only when nothing pins it, and not while a live ensemble is being reloaded, whose running form may still
-  call it. What moves to another server goes once it serves there, and clients had LINGER to notice.
+  call it. What moves to another server goes once it serves there, and clients had LINGER to notice. What has no server
+  to go to stays where it serves.
 """
 
 from collections.abc import Iterable, Mapping
@@ -136,13 +137,23 @@ class _Fleet:
             for pin in track.pins:
                 places = self._elsewhere.setdefault(pin.model, {}).setdefault(deployment.name, [])
                 places.append((assignment.server, pin))
+        self._homeless = self._without_server(placement)
 
     def assigned_to(self, server: ServerId) -> tuple[Assigned, ...]:
         """Return the versions assigned to a server, the oldest deployment first."""
         return tuple(self._assigned.get(server, ()))
 
+    def _without_server(self, placement: Placement) -> dict[Pin, DeploymentName]:
+        """Return the pins of versions that have no place on any server, and whose they are."""
+        placed = {(it.deployment, it.track) for it in placement.assignments}
+        short = {(it.deployment, it.track) for it in placement.shortages} - placed
+        return {pin: name for name, track in sorted(short) for pin in self._deployments[name].tracks[track].pins}
+
     def why_not_yet(self, server: ServerId, model: ModelName) -> str:
         """Why a model that is to be elsewhere must stay on `server` for now; empty where it may go."""
+        for version in sorted(self._servers[server].ready_versions(model)):
+            if (name := self._homeless.get(Pin(model, version))) is not None:
+                return f"Stays until deployment '{name}' has another server: it would serve nowhere."
         elsewhere = self._elsewhere.get(model, {})
         for name, places in sorted(elsewhere.items()):
             late = next((where for where, pin in places if not self._serves(where, pin)), None)

@@ -30,6 +30,27 @@ def test_a_deployment_is_scaled_shown_and_rolled_back(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("scale", "b", "--instances", "3"), "0 load s0 b:1 1 instance is running, 3 asked for."),
+        (("deploy", "a", "--version", "1"), "0 load s0 a:1 Not loaded, needed by 'a'."),
+        (("deploy", "b", "--redeploy"), "nothing is to be done now"),
+        (("undeploy", "b"), "0 unload s0 b No deployment needs it."),
+        (("server", "drain", "s0"), "Stays until deployment 'b' has another server"),
+    ],
+)
+def test_a_dry_run_shows_the_plan_and_changes_nothing(url: str, arguments: tuple[str, ...], said: str) -> None:
+    before = run_here("status", "--json", "--url", url).data
+    tried = run_here(*arguments, "--dry-run", "--url", url)
+    assert (tried.code, tried.err) == (0, "")
+    assert said in tried.flat
+    assert "dry run: nothing was changed" in tried.flat
+    told = run_here(*arguments, "--dry-run", "--json", "--url", url).data
+    assert told["dry_run"] is True
+    assert run_here("status", "--json", "--url", url).data == before
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (("scale", "b"), 2, "give --replicas, --instances or both"),

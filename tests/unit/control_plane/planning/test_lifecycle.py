@@ -15,7 +15,8 @@ from control_plane.state import (
     ServerCondition,
     ServerId,
 )
-from tests.fakes.world import START, a_built, a_config, a_deployment, a_package, a_repository, seen
+from control_plane.wanted import ANY_POOL, Needs, Replicas
+from tests.fakes.world import START, a_built, a_config, a_deployment, a_package, a_repository, a_server, seen
 
 READY, LOADING, UNAVAILABLE = ModelState.READY, ModelState.LOADING, ModelState.UNAVAILABLE
 PACKAGES = a_repository(a_package("a", (1, 2)), a_package("b"), a_package("e", members=("a", "b")))
@@ -170,3 +171,20 @@ def test_every_server_is_planned_for_itself() -> None:
     assert [step.action.server for step in plan.steps] == ["s1"]
     assert plan.by_server() == {ServerId("s1"): plan.steps}
     assert not any(isinstance(step.action, Unload) for step in plan.steps)
+
+
+def test_the_last_that_serves_stays_on_a_draining_server_until_it_has_another() -> None:
+    one = replace(a_deployment("d", ("a", 1)), needs=Needs(replicas={ANY_POOL: Replicas(1)}))
+    ready = [seen(("a", 1, READY)), replace(seen(), server=a_server("s1"))]
+    drained = [replace(ready[0], condition=ServerCondition.DRAINING), ready[1]]
+    stuck = plan_lifecycle([one], PACKAGES, drained[:1])
+    assert words(stuck) == []
+    assert [it.reason for it in stuck.waiting] == [
+        "Stays until deployment 'd' has another server: it would serve nowhere."
+    ]
+    assert "is draining" in stuck.infeasible[0].reasons[0]
+    assert words(plan_lifecycle([one], PACKAGES, drained)) == ["0 load a:1"]
+    served = [drained[0], replace(ready[0], server=a_server("s1"))]
+    assert words(plan_lifecycle([one], PACKAGES, served, Situation(now=START))) == []
+    left = {(ServerId("s0"), ModelName("a")): START - timedelta(seconds=3)}
+    assert words(plan_lifecycle([one], PACKAGES, served, Situation(now=START, leaving=left))) == ["0 unload a"]
