@@ -52,12 +52,6 @@ class TritonControl(Protocol):
         with an error or other values. Where the server or the model is not there, nothing can be told.
         """
 
-    async def backends(self, server: Server, names: frozenset[str]) -> frozenset[str]:
-        """Return which of the backends `names` the server has, asked of itself once until it was away.
-
-        Nothing is loaded by that. Raises ServerUnreachableError, DeadlineExceededError, AdminKeyRefusedError.
-        """
-
     async def close(self) -> None:
         """Let go of every connection."""
 

@@ -35,6 +35,7 @@ from control_plane.planning import (
     plan_lifecycle,
     quarantined,
     retry_delay_s,
+    with_lacking,
 )
 from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
@@ -217,6 +218,7 @@ class Reconciler:
         published = await asyncio.to_thread(self._world.catalogue.read)
         records = [it for it in await self._world.store.records() if not given.forgets(it.server, it.model)]
         by_place = {(record.server, record.model): record for record in records}
+        observed = tuple(with_lacking(seen, by_place) for seen in observed)
         now = self._timing.now()
         situation = Situation(
             now,

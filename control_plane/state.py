@@ -104,6 +104,7 @@ class ObservedModel:
     with another one replaces what is ready and broken.
 
     `succeeded` and `failed` count inference requests since the model was loaded, as Triton's statistics have them.
+    `backend` is the one that runs it; empty where Triton did not answer that.
     """
 
     name: ModelName
@@ -115,6 +116,7 @@ class ObservedModel:
     generation: int = 0
     succeeded: int = 0
     failed: int = 0
+    backend: str = ""
 
 
 GENERATION = "tritonfleet_generation"
@@ -175,7 +177,7 @@ class ObservedServer:
     """What one server answered when it was last asked. `detail` says why it is not healthy.
 
     `triton_version` is the server's own ("2.51.0"), empty where it did not answer. `since` is when an unreachable
-    server answered last, or was first asked.
+    server answered last, or was first asked. `lacks` are the backends that it said it does not have.
     """
 
     server: Server
@@ -184,6 +186,13 @@ class ObservedServer:
     detail: str = ""
     triton_version: str = ""
     since: datetime | None = None
+    lacks: frozenset[str] = frozenset()
+
+    @property
+    def backends(self) -> frozenset[str]:
+        """Backends that it has: those that it was registered with, or shown by what runs, but for what it lacks."""
+        shown = {row.backend for row in self.models if row.state is ModelState.READY and row.backend}
+        return (self.server.backends | shown) - self.lacks
 
     @property
     def answers(self) -> bool:

@@ -30,6 +30,7 @@ class Repository(Protocol):
     def publish(self, name: str, *versions: int) -> None: ...
     def publish_ensemble(self, name: str, *members: str) -> None: ...
     def publish_broken(self, name: str) -> None: ...
+    def publish_strange(self, name: str, backend: str) -> None: ...
     def publish_invalid(self, name: str) -> None: ...
     def publish_hanging(self, name: str) -> None: ...
     def publish_refusing(self, name: str) -> None: ...
@@ -51,6 +52,9 @@ class FakeRepository:
 
     def publish_broken(self, name: str) -> None:
         self.fake.published[name] = FakeModel(broken="Internal: ModuleNotFoundError: No module named 'nothing_here'")
+
+    def publish_strange(self, name: str, backend: str) -> None:
+        self.fake.published[name] = FakeModel(backend=backend)
 
     def publish_invalid(self, name: str) -> None:
         self.fake.published[name] = FakeModel(invalid="dynamic batching preferred size must be <= max batch size")
@@ -92,6 +96,11 @@ class RealRepository:
 
     def publish_broken(self, name: str) -> None:
         multiplier(self.root, name, 1.0, more="import nothing_here")
+
+    def publish_strange(self, name: str, backend: str) -> None:
+        multiplier(self.root, name, 1.0)
+        config = self.root / name / "config.pbtxt"
+        config.write_text(config.read_text().replace('backend: "python"', f'backend: "{backend}"'))
 
     def publish_invalid(self, name: str) -> None:
         multiplier(self.root, name, 1.0)

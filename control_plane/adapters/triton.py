@@ -14,7 +14,6 @@ from typing import Any
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from control_plane.adapters.triton_backends import FILES, question, says_absent
 from control_plane.adapters.triton_log import cause_in_log, hides_cause, last_words
 from control_plane.adapters.triton_probe import send_probe
 from control_plane.adapters.triton_rows import Counts, counts, rows, with_config, with_counts
@@ -56,7 +55,6 @@ class Deadlines:
 
     observe_s: float = 5.0
     probe_s: float = 5.0
-    ask_s: float = 30.0
     load_s: float = 120.0
     unload_s: float = 30.0
 
@@ -72,13 +70,11 @@ class _Connection:
     server: Server
     client: Any
     version: str = ""
-    backends: dict[str, bool] = field(default_factory=dict)
     instances: dict[ModelName, int] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Forget all: it may come back as another Triton."""
         self.version = ""
-        self.backends.clear()
         self.instances.clear()
 
 
@@ -145,15 +141,6 @@ class GrpcTritonControl:
         times = min(known.instances.get(probe.model, 1), _MOST_REQUESTS)
         return await send_probe(known.client, probe, self._deadlines.probe_s, times)
 
-    async def backends(self, server: Server, names: frozenset[str]) -> frozenset[str]:
-        """Ask for each of `names` that was not asked for since the server was away; see the port."""
-        known = await self._connection(server)
-        has = dict(known.backends)
-        for name in sorted(names - has.keys()):
-            has[name] = await self._has_backend(known, name)
-        known.backends.update(has)
-        return frozenset(name for name in names if has[name])
-
     async def close(self) -> None:
         """Close every channel."""
         connections, self._connections = self._connections, {}
@@ -174,22 +161,6 @@ class GrpcTritonControl:
         known = self._connections.get(server.id)
         if known is not None:
             known.forget()
-
-    async def _has_backend(self, known: _Connection, backend: str) -> bool:
-        server, deadline_s = known.server, self._deadlines.ask_s
-        model, config = question(backend)
-        try:
-            await known.client.load_model(
-                model, headers=_headers(server), config=config, files=FILES, client_timeout=deadline_s
-            )
-        except InferenceServerException as exc:
-            error = _translated(exc, server, f"say whether it has backend '{backend}'", deadline_s)
-            if not isinstance(error, LoadFailedError):
-                known.forget()
-                raise error from exc
-            return not says_absent(str(error))
-        await self.unload(server, model)  # no Triton known to us loads it
-        return True
 
     async def _index(self, server: Server) -> tuple[ObservedModel, ...]:
         client = (await self._connection(server)).client

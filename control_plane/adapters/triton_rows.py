@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from control_plane.adapters.triton_backends import ASKING
 from control_plane.state import GENERATION, ModelName, ModelState, ObservedModel
 
 Message = Any
@@ -15,11 +14,11 @@ Counts = Mapping[tuple[str, int], tuple[int, int]]
 
 
 def rows(index: Iterable[Message]) -> tuple[ObservedModel, ...]:
-    """Return the index without models that were never loaded, and without those that only ask for a backend."""
+    """Return the index without models that were never loaded."""
     return tuple(
         ObservedModel(ModelName(entry.name), int(entry.version), ModelState(entry.state), entry.reason)
         for entry in index
-        if entry.version and entry.state and not entry.name.startswith(ASKING)
+        if entry.version and entry.state
     )
 
 
@@ -42,6 +41,7 @@ def with_config(row: ObservedModel, config: Message) -> ObservedModel:
         filename=str(config.default_model_filename),
         instances=sum(int(group.count) for group in config.instance_group),
         generation=int(generation) if generation.isdecimal() else 0,
+        backend=str(config.backend),
     )
 
 

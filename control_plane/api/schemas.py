@@ -332,7 +332,8 @@ class DrainBody(Body):
 class ServerBody(Body):
     """A server as it was last observed; `detail` says why it is not healthy, `since` since when it is unreachable.
 
-    `quarantined` are models that are not loaded there any more, and why.
+    `quarantined` are models that are not loaded there any more, and why. `backends` are those that it was registered
+    with or runs something by, without those that it said it `lacks`.
     """
 
     id: str
@@ -343,6 +344,8 @@ class ServerBody(Body):
     labels: dict[str, str]
     devices: list[DeviceBody]
     memory_bytes: int
+    backends: list[str]
+    lacks: list[str]
     triton_version: str
     endpoints: EndpointsBody
     models: list[ModelRow]

@@ -126,6 +126,8 @@ def server_body(seen: ObservedServer, view: View | None = None) -> schemas.Serve
         labels=dict(sorted(server.labels.items())),
         devices=[schemas.DeviceBody(**asdict(device)) for device in server.devices],
         memory_bytes=server.memory_bytes,
+        backends=sorted(seen.backends),
+        lacks=sorted(seen.lacks),
         triton_version=seen.triton_version,
         endpoints=schemas.EndpointsBody(http=where.http, grpc=where.grpc, metrics=where.metrics),
         models=[_row_body(row, view.broken.get((server.id, row.name)) if view is not None else None) for row in rows],

@@ -3,6 +3,7 @@
 No clock, no randomness, no I/O: `reconciler` and `deployments` observe, ask here, and act.
 """
 
+from control_plane.planning.backends import with_lacking
 from control_plane.planning.endpoints import Endpoint, Serving
 from control_plane.planning.lifecycle import Broken, Situation, plan_lifecycle
 from control_plane.planning.pins import Infeasible, Pinned, conflicts_with, resolve_pins, resolve_together
@@ -43,4 +44,5 @@ __all__ = [
     "retry_delay_s",
     "wanted_replicas",
     "wish_conflicts",
+    "with_lacking",
 ]

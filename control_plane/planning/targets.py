@@ -72,19 +72,19 @@ def wish_conflicts(deployment: Deployment, others: Iterable[Deployment], publish
 def choose_targets(
     seen: ObservedServer, pins: Iterable[Pin], wishes: Mapping[ModelName, Wishes], published: Published
 ) -> dict[ModelName, TargetOnServer]:
-    """Choose for every pinned version that has targets, or that may not be loaded for being unproven."""
+    """Choose for every pinned version that has targets, or that may not or cannot be loaded."""
     chosen = ((pin.model, choose_target(seen, pin, wishes[pin.model], published)) for pin in pins)
     return {model: choice for model, choice in chosen if choice is not None}
 
 
 def choose_target(seen: ObservedServer, pin: Pin, wishes: Wishes, published: Published) -> TargetOnServer | None:
-    """Choose for one pinned version; None where it has no targets, unless it may not be loaded for being unproven.
+    """Choose for one pinned version; None where it has no targets, unless it may not or cannot be loaded.
 
     Such a version that is ready all the same stays: what serves is not taken from its clients.
     """
     if published.targets_of(pin):
         return _choose(seen, pin, wishes, published)
-    problem = unproven_problem(pin, wishes, published)
+    problem = unproven_problem(pin, wishes, published) or _backend_problem(seen, pin, published)
     if not problem or seen.ready_file(pin) is not None:
         return None
     return TargetOnServer(seen.server.id, pin.model, pin.version, wishes, "", "", problem)
@@ -96,10 +96,19 @@ def unproven_problem(pin: Pin, wishes: Wishes, published: Published) -> str:
     return f"version {pin.version} is unproven ({why}), and its deployments do not allow that." if why else ""
 
 
+def _backend_problem(seen: ObservedServer, pin: Pin, published: Published) -> str:
+    """Why a version without targets cannot be loaded: the server said that it lacks its backend; else empty."""
+    package = published.get(pin.model)
+    config = package.at(pin.version).config if package is not None else None
+    if config is None or config.backend not in seen.lacks:
+        return ""
+    return f"version {pin.version} needs the backend {config.backend}, which the server said it does not have."
+
+
 def _choose(seen: ObservedServer, pin: Pin, wishes: Wishes, published: Published) -> TargetOnServer:
     targets, server = published.targets_of(pin), seen.server
     facts = ServerFacts(
-        server.compute_capabilities, release_of(seen.triton_version), server.backends, dict(server.versions)
+        server.compute_capabilities, release_of(seen.triton_version), seen.backends, dict(server.versions)
     )
     answer = select(targets, facts, precisions=wishes.precisions, allow_unproven=wishes.allow_unproven)
     if isinstance(answer, Refusal):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tritonclient.grpc as triton
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -14,7 +13,6 @@ from tritonclient.utils import InferenceServerException
 from builders.releases import release_of
 from control_plane.actions import Load, Loaded
 from control_plane.adapters.repository import RepositoryFolder
-from control_plane.embedded import EmbeddedServer
 from control_plane.errors import (
     AdminKeyRefusedError,
     DeadlineExceededError,
@@ -22,9 +20,20 @@ from control_plane.errors import (
     ServerUnreachableError,
 )
 from control_plane.executor import Executor
-from control_plane.planning import PlannedAction
+from control_plane.planning import PlannedAction, with_lacking
 from control_plane.ports import TritonControl
-from control_plane.state import ModelName, ModelState, Pin, Probe, ProbeResult, Server, ServerCondition
+from control_plane.state import (
+    ActionRecord,
+    ModelName,
+    ModelState,
+    Pin,
+    Probe,
+    ProbeResult,
+    Result,
+    Server,
+    ServerCondition,
+)
+from tests.fakes.world import START
 from tests.small_models import answer
 from tests.triton_bench import NOWHERE, Bench, RealRepository
 
@@ -353,38 +362,26 @@ async def counted(bench: Bench, control: TritonControl, model: str, least: int) 
                 return row.succeeded
 
 
-def test_the_server_says_which_backends_it_has(bench: Bench) -> None:
-    asked = frozenset({"python", "onnxruntime", "nothing_here"})
+def test_a_backend_that_the_server_lacks_is_told_and_stays_told_in_the_index(bench: Bench) -> None:
+    bench.repository.publish_strange("strange", "nothing_here")
 
     async def scenario(control: TritonControl) -> None:
-        before = (await control.observe(bench.server)).models
-        assert await control.backends(bench.server, asked) == {"python", "onnxruntime"}
-        assert await control.backends(bench.server, frozenset({"python"})) == {"python"}
-        assert await control.backends(bench.server, frozenset()) == frozenset()
-        assert (await control.observe(bench.server)).models == before
-        with pytest.raises(ServerUnreachableError):
-            await control.backends(NOWHERE, asked)
-        with pytest.raises(AdminKeyRefusedError):
-            await control.backends(replace(bench.server, admin_key="another"), asked)
+        with pytest.raises(LoadFailedError) as caught:
+            await bench.load(control, "strange")
+        seen = await control.observe(bench.server)
+        place = bench.server.id, ModelName("strange")
+        record = ActionRecord(*place, 1, Result.FAILED, str(caught.value), START)
+        assert with_lacking(seen, {place: record}).lacks == {"nothing_here"}
+        assert with_lacking(seen, {}) == seen
 
     bench.run(scenario)
 
 
-def test_backends_are_asked_for_once_and_nothing_of_that_stays(real: Bench, real_server: EmbeddedServer) -> None:
-    def index() -> list[str]:
-        headers = {"triton-grpc-protocol-admin-key": real.server.admin_key or ""}
-        with triton.InferenceServerClient(real.server.endpoints.grpc) as client:
-            return [entry.name for entry in client.get_model_repository_index(headers=headers).models]
-
-    async def questions(control: TritonControl, *names: str) -> int:
-        mark = real_server.log_mark()
-        await control.backends(real.server, frozenset(names))
-        return sum("loading: tritonfleet-asks-" in line for line in await real_server.log_since(mark))
+def test_what_runs_tells_its_backend(bench: Bench) -> None:
+    bench.repository.publish("told", 1)
 
     async def scenario(control: TritonControl) -> None:
-        assert await questions(control, "python", "tensorrt") == 2
-        assert await questions(control, "python", "tensorrt", "onnxruntime") == 1
-        assert await questions(control, "python", "onnxruntime") == 0
-        assert not [name for name in await asyncio.to_thread(index) if name.startswith("tritonfleet-asks")]
+        await bench.load(control, "told")
+        assert (await bench.row(control, "told")).backend == "python"
 
-    real.run(scenario)
+    bench.run(scenario)

@@ -27,7 +27,7 @@ class FakeModel:
 
     `broken` is why its code fails, `invalid` why its config does. One that `hangs` never loads; one that
     `vanishes` does not stay. Once loaded, one that is `wrong` answers golden requests wrongly, one that is `slow`
-    answers none in time, and one that `refuses` answers each with that error of its own.
+    answers none in time, and one that `refuses` answers each with that error of its own. It needs `backend`.
     """
 
     versions: tuple[int, ...] = (1,)
@@ -39,6 +39,7 @@ class FakeModel:
     wrong: bool = False
     slow: bool = False
     refuses: str = ""
+    backend: str = "python"
 
 
 @dataclass
@@ -115,6 +116,7 @@ class FakeTriton:
                 process.generations.get(name, 0),
                 process.succeeded.get(name, 0),
                 process.failed.get(name, 0),
+                self.published[name].backend,
             )
             if state == "READY"
             else ObservedModel(ModelName(name), version, state, reason)
@@ -161,12 +163,6 @@ class FakeTriton:
             process.failed[name] = process.failed.get(name, 0) + 1
         return ProbeResult(probe, broken=broken)
 
-    async def backends(self, server: Server, names: frozenset[str]) -> frozenset[str]:
-        """Return those of `names` that the process has."""
-        process = self._process(server)
-        await asyncio.sleep(0)
-        return names & process.has
-
     async def unload(self, server: Server, model: ModelName) -> None:
         """Unload every version."""
         process = self._process(server)
@@ -201,10 +197,15 @@ class FakeTriton:
         if published.hangs:
             process.rows[model, version] = (ModelState.LOADING, "")
             raise DeadlineExceededError(f"model '{model}' did not load within {self.load_deadline_s:g} s.")
-        if published.broken:
-            process.rows[model, version] = (ModelState.UNAVAILABLE, published.broken)
+        broken = published.broken
+        if published.backend not in process.has:
+            broken = (
+                f"Invalid argument: unable to find backend library for backend '{published.backend}', try specifying"
+            )
+        if broken:
+            process.rows[model, version] = (ModelState.UNAVAILABLE, broken)
             raise LoadFailedError(
-                f"load failed for model '{model}': version {version} is at UNAVAILABLE state: {published.broken}"
+                f"load failed for model '{model}': version {version} is at UNAVAILABLE state: {broken}"
             )
         for name, other in process.rows:
             if name == model:

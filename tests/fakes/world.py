@@ -63,6 +63,12 @@ def a_package(
     return PublishedModel(ModelName(name), a_config(name, members, problems), versions)
 
 
+def with_backend(package: PublishedModel, backend: str) -> PublishedModel:
+    """Return the package made by hand for another backend."""
+    assert package.draft.config is not None
+    return replace(package, draft=replace(package.draft, config=replace(package.draft.config, backend=backend)))
+
+
 def a_built(name: str, *members: tuple[str, ...], draft: PublishedConfig | None = None) -> PublishedModel:
     """Return a package with versions 1, 2, ... of their own configs, each calling its `members`."""
     own = {version: a_config(name, called) for version, called in enumerate(members, 1)}

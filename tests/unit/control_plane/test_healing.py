@@ -13,7 +13,7 @@ from control_plane.state import Deployment, DeploymentName, Mark, ModelName, Ser
 from control_plane.wanted import ANY_POOL, Drift, Needs, Replicas
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
-from tests.fakes.world import a_server, until
+from tests.fakes.world import a_server, until, with_backend
 
 S0, S1, S2 = (ServerId(f"s{number}") for number in range(3))
 B = ModelName("b")
@@ -291,5 +291,43 @@ def test_an_ensemble_over_a_dead_member_is_healed_by_healing_the_member() -> Non
         assert (process.generations["b"], process.generations["e"]) == (1, 0)
         await rig.loop.prober.probe_now()
         assert rig.loop.prober.found == {}
+
+    run(scenario, servers=1)
+
+
+def test_a_backend_that_a_server_turns_out_to_lack_is_believed_and_the_replica_goes_elsewhere() -> None:
+    async def scenario(rig: Rig) -> None:
+        for name in ("a", "b"):
+            rig.triton.published[name] = FakeModel(rig.triton.published[name].versions, backend="dali")
+            rig.catalogue.published[ModelName(name)] = with_backend(rig.catalogue.published[ModelName(name)], "dali")
+        rig.triton.processes[S1].has |= {"dali"}
+        await deploy(rig, replicas=1)
+        assert holders(rig) == ["s1"]
+        assert rig.loop.view.by_id[S0].lacks == {"dali"}
+        assert "dali" in rig.loop.view.by_id[S1].backends
+        attempts = [call for call in rig.triton.calls if call[:2] == ("load", S0)]
+        assert len(attempts) == 1
+        await deploy(rig, "a", replicas=1)
+        assert "a:2" in rig.ready(server(rig, S1))
+        assert [call for call in rig.triton.calls if call[:2] == ("load", S0)] == attempts
+
+    run(scenario, servers=2)
+
+
+def test_a_server_that_was_started_again_is_asked_again() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.triton.published["b"] = FakeModel(backend="dali")
+        rig.catalogue.published[B] = with_backend(rig.catalogue.published[B], "dali")
+        answer = await rig.deployments.create(DeploymentName("b"), B, None)
+        assert isinstance(answer, Deployment)
+        for _ in range(3):
+            await rig.loop.run_pass()
+            await rig.loop.executions_ended()
+            rig.clock.move(100)
+        assert [call[0] for call in rig.triton.calls] == ["load"]
+        assert "which the server said it does not have" in rig.loop.view.plan.waiting[0].reason
+        rig.triton.start(rig.servers[0]).has |= {"dali"}
+        await rig.settle()
+        assert holders(rig) == ["s0"]
 
     run(scenario, servers=1)

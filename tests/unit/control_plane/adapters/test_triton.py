@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from control_plane.adapters.triton import GrpcTritonControl
-from control_plane.state import Endpoints, ModelName, ModelState, Server, ServerCondition, ServerId
+from control_plane.state import Endpoints, ModelState, Server, ServerCondition, ServerId
 
 RESTRICTED = "This protocol is restricted, expecting header 'triton-grpc-protocol-admin-key'"
 
@@ -20,9 +20,6 @@ class HalfTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     models: tuple[str, ...]
     refuses: frozenset[str] = frozenset()
-    loads: list[str] = field(default_factory=list)
-    unloads: list[str] = field(default_factory=list)
-    load_error: str = ""
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         return service_pb2.ServerMetadataResponse(version="2.51.0")
@@ -37,6 +34,7 @@ class HalfTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if "config" in self.refuses or f"config of {request.name}" in self.refuses:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         answer = service_pb2.ModelConfigResponse()
+        answer.config.backend = "python"
         answer.config.instance_group.add(count=2)
         answer.config.instance_group.add(count=1)
         answer.config.parameters["tritonfleet_generation"].string_value = "4"
@@ -50,16 +48,6 @@ class HalfTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             counted = answer.model_stats.add(name=name, version="1").inference_stats
             counted.success.count = counted.fail.count = 1
         return answer
-
-    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self.loads.append(request.model_name)
-        if self.load_error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.load_error)
-        return service_pb2.RepositoryModelLoadResponse()
-
-    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
-        self.unloads.append(request.model_name)
-        return service_pb2.RepositoryModelUnloadResponse()
 
 
 def run(half: HalfTriton, scenario: Callable[[GrpcTritonControl, Server, Any], Awaitable[None]]) -> None:
@@ -84,6 +72,7 @@ def test_a_server_that_keeps_its_statistics_is_healthy_all_the_same() -> None:
         assert (seen.condition, seen.triton_version) == (ServerCondition.HEALTHY, "2.51.0")
         (row,) = seen.models
         assert (row.instances, row.generation, row.succeeded, row.failed) == (3, 4, 0, 0)
+        assert row.backend == "python"
 
     run(HalfTriton(("m",), frozenset({"statistics"})), scenario)
 
@@ -98,43 +87,3 @@ def test_a_model_that_vanishes_between_the_calls_is_told_as_far_as_it_is_known()
         ]
 
     run(HalfTriton(("gone", "here"), frozenset({"config of gone"})), scenario)
-
-
-def test_what_asks_for_a_backend_is_no_model() -> None:
-    async def scenario(control: GrpcTritonControl, server: Server, _: Any) -> None:
-        assert [it.name for it in (await control.observe(server)).models] == [ModelName("m")]
-
-    run(HalfTriton(("m", "tritonfleet-asks-python")), scenario)
-
-
-def test_a_question_that_is_loaded_after_all_is_unloaded() -> None:
-    half = HalfTriton(())
-
-    async def scenario(control: GrpcTritonControl, server: Server, _: Any) -> None:
-        assert await control.backends(server, frozenset({"python"})) == {"python"}
-        assert half.loads == half.unloads == ["tritonfleet-asks-python"]
-
-    run(half, scenario)
-
-
-def test_backends_are_asked_for_again_when_the_server_was_away() -> None:
-    half = HalfTriton((), load_error="unable to find backend library for backend 'x'")
-
-    async def scenario(control: GrpcTritonControl, server: Server, listener: Any) -> None:
-        for _ in range(2):
-            assert await control.backends(server, frozenset({"x"})) == frozenset()
-        assert half.loads == ["tritonfleet-asks-x"]
-        await listener.stop(None)
-        assert (await control.observe(server)).condition is ServerCondition.UNREACHABLE
-        again = grpc.aio.server()
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(half, again)
-        assert again.add_insecure_port(server.endpoints.grpc)
-        await again.start()
-        half.load_error = "another reason"
-        async with asyncio.timeout(20):
-            while (await control.observe(server)).condition is ServerCondition.UNREACHABLE:
-                pass  # the channel waits 0.1 to 1 s before it connects again
-        assert await control.backends(server, frozenset({"x"})) == {"x"}
-        await again.stop(None)
-
-    run(half, scenario)
