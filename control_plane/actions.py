@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from control_plane.error_kinds import ErrorKind
-from control_plane.state import ModelName, Pin, ServerId
+from control_plane.state import NO_MODEL, ModelName, Pin, ServerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,19 @@ class Unload:
     model: ModelName
 
 
-Action = Load | Unload
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Have the server's process killed and started again, empty. Only for one whose process is ours."""
+
+    server: ServerId
+
+    @property
+    def model(self) -> ModelName:
+        """No model: it is about the whole server."""
+        return NO_MODEL
+
+
+Action = Load | Unload | Restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,14 @@ class Unloaded:
     """Triton took the unload; the model goes once its requests in flight are answered."""
 
     action: Unload
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The server's process was started again, and answers."""
+
+    action: Restart
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +110,4 @@ class Skipped:
     reason: str
 
 
-Outcome = Loaded | Unloaded | Failed | Skipped
+Outcome = Loaded | Unloaded | Restarted | Failed | Skipped

@@ -154,7 +154,7 @@ async def _run_loop(
     await journal.recover()
     distribution = Distribution(settings.model_repository, ServerRepository(timing.now), timing.now)
     world = World(store, catalogue, fleet, triton, journal, distribution)
-    reconciler = Reconciler(world, Executor(triton, catalogue, distribution), metrics, timing)
+    reconciler = Reconciler(world, Executor(triton, catalogue, fleet, distribution), metrics, timing)
     deployments = Deployments(
         store, catalogue, timing.now, reconciler.wake, lambda: _fleet_view(reconciler.view), journal.announce
     )

@@ -18,6 +18,7 @@ from control_plane.errors import (
     LocationError,
     MissingExtraError,
     NoSpaceError,
+    NotOursError,
     PortTakenError,
     ServerStartError,
     ServerUnreachableError,
@@ -58,6 +59,7 @@ _BY_CLASS: dict[type[ControlPlaneError], ErrorKind] = {
     MissingExtraError: ErrorKind.INFRASTRUCTURE,
     NoSpaceError: ErrorKind.INFRASTRUCTURE,
     LocationBusyError: ErrorKind.INFRASTRUCTURE,
+    NotOursError: ErrorKind.INFRASTRUCTURE,
     LocationError: ErrorKind.INFRASTRUCTURE,
     DamagedVersionError: ErrorKind.ARTIFACT,
 }

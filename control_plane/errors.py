@@ -42,6 +42,10 @@ class PortTakenError(PermanentError):
     """An address this process was told to listen on is in use."""
 
 
+class NotOursError(PermanentError):
+    """A server's process was started by somebody else, who alone can start it again."""
+
+
 class StateFileLockedError(PermanentError):
     """Another control plane holds the state file."""
 

@@ -9,12 +9,24 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import groupby
 from typing import assert_never
 
-from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Setting, Skipped, Unload, Unloaded
+from control_plane.actions import (
+    Action,
+    Failed,
+    Load,
+    Loaded,
+    Outcome,
+    Restart,
+    Restarted,
+    Setting,
+    Skipped,
+    Unload,
+    Unloaded,
+)
 from control_plane.distribution import Distribution
 from control_plane.error_kinds import kind_of
-from control_plane.errors import ControlPlaneError, DeadlineExceededError, RetryableError
+from control_plane.errors import ControlPlaneError, DeadlineExceededError, NotOursError, RetryableError
 from control_plane.planning.plan import PlannedAction
-from control_plane.ports import Catalogue, TritonControl
+from control_plane.ports import Catalogue, Fleet, TritonControl
 from control_plane.state import ModelName, Pin, Server
 
 Keep = Callable[[PlannedAction, Outcome], Awaitable[None]]
@@ -28,11 +40,12 @@ class Executor:
         self,
         triton: TritonControl,
         catalogue: Catalogue,
+        fleet: Fleet,
         distribution: Distribution | None = None,
         *,
         at_once: int = 2,
     ) -> None:
-        self._triton, self._catalogue, self._distribution = triton, catalogue, distribution
+        self._triton, self._catalogue, self._fleet, self._distribution = triton, catalogue, fleet, distribution
         self._at_once = at_once
 
     async def execute(
@@ -51,7 +64,7 @@ class Executor:
                 async with room:
                     if begin is not None:
                         await begin(step)
-                    outcome = await self._act(server, action)
+                    outcome = await self._act(server, action, step.reason)
             await keep(step, outcome)
             outcomes.append(outcome)
 
@@ -61,7 +74,7 @@ class Executor:
                     group.create_task(carry_out(step))
         return tuple(outcomes)
 
-    async def _act(self, server: Server, action: Action) -> Outcome:
+    async def _act(self, server: Server, action: Action, reason: str) -> Outcome:
         clock = asyncio.get_running_loop().time
         begun = clock()
         try:
@@ -72,12 +85,19 @@ class Executor:
                 case Unload():
                     await self._triton.unload(server, action.model)
                     return Unloaded(action)
+                case Restart():
+                    await self._restart(action, reason)
+                    return Restarted(action, clock() - begun)
                 case _:
                     assert_never(action)
         except ControlPlaneError as error:
             retryable, hung = isinstance(error, RetryableError), isinstance(error, DeadlineExceededError)
             hung = hung and isinstance(action, Load)
             return Failed(action, str(error), retryable, clock() - begun, hung=hung, kind=kind_of(error))
+
+    async def _restart(self, action: Restart, reason: str) -> None:
+        if not await self._fleet.restart(action.server, reason):
+            raise NotOursError(f"The process of server '{action.server}' is not this control plane's.")
 
     async def _load(self, server: Server, action: Load) -> None:
         for pin in (*action.members, Pin(action.model, action.version)):

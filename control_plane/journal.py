@@ -12,7 +12,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from control_plane.actions import Action, Failed, Load, Loaded, Outcome, Skipped, Unload, Unloaded
+from control_plane.actions import (
+    Action,
+    Failed,
+    Load,
+    Loaded,
+    Outcome,
+    Restart,
+    Restarted,
+    Skipped,
+    Unload,
+    Unloaded,
+)
 from control_plane.error_kinds import kind_of
 from control_plane.open_operations import OpenOperations
 from control_plane.operations import (
@@ -385,13 +396,15 @@ def _word(action: Action, step: PlannedAction) -> StepAction:
     match action:
         case Unload():
             return StepAction.UNLOAD
+        case Restart():
+            return StepAction.RESTART
         case Load():
             return StepAction(step.kind)
 
 
 def _result(outcome: Outcome, retry_at: datetime | None) -> StepOutcome:
     match outcome:
-        case Loaded() | Unloaded():
+        case Loaded() | Unloaded() | Restarted():
             return StepDone()
         case Failed():
             return StepFailed(outcome.reason, outcome.kind or kind_of(outcome.reason), retry_at)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from control_plane.actions import Action, Load, Outcome, Unload
+from control_plane.actions import Action, Load, Outcome, Restart, Unload
 from control_plane.actions import Failed as FailedOutcome
 from control_plane.error_kinds import kind_of
 from control_plane.operations import Operation, OperationKind, OperationState
@@ -25,7 +25,10 @@ class Metrics:
         )
         self._servers = Gauge("tritonfleet_servers", "Servers, by condition.", ["condition"], registry=self.registry)
         self._actions = Counter(
-            "tritonfleet_actions", "Loads and unloads, by outcome.", ["action", "outcome"], registry=self.registry
+            "tritonfleet_actions",
+            "Loads, unloads and restarts, by outcome.",
+            ["action", "outcome"],
+            registry=self.registry,
         )
         self._load_seconds = Histogram(
             "tritonfleet_load_seconds",
@@ -39,7 +42,7 @@ class Metrics:
         )
         self._failures = Counter(
             "tritonfleet_action_failures",
-            "Loads and unloads that failed, by the kind of trouble.",
+            "Loads, unloads and restarts that failed, by the kind of trouble.",
             ["action", "kind"],
             registry=self.registry,
         )
@@ -103,3 +106,5 @@ def _word(action: Action) -> str:
             return "load"
         case Unload():
             return "unload"
+        case Restart():
+            return "restart"

@@ -84,6 +84,9 @@ class Fleet(Protocol):
     async def unregister(self, server: ServerId) -> bool:
         """Forget a registered server; False where it is not one."""
 
+    def owned(self) -> frozenset[ServerId]:
+        """Return the servers whose processes are ours to restart."""
+
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Kill a server's process and start it again; False where it is not ours to restart. Raises ControlPlaneError.
 

@@ -14,9 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import assert_never
 
-from control_plane.actions import Failed, Load, Loaded, Outcome, Skipped, Unloaded
+from control_plane.actions import Failed, Load, Loaded, Outcome, Restart, Restarted, Skipped, Unloaded
 from control_plane.distribution import Distribution
-from control_plane.errors import ControlPlaneError
 from control_plane.executor import Executor
 from control_plane.journal import Journal
 from control_plane.metrics import Metrics
@@ -152,6 +151,7 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._pass_ended = asyncio.Event()
         self._busy: dict[ServerId, asyncio.Task[None]] = {}
+        self._hung: dict[ServerId, str] = {}  # nothing but a restart ends a load that hangs
 
     def wake(self) -> None:
         """Have a pass begin at once, or another one after the one that is under way."""
@@ -228,6 +228,7 @@ class Reconciler:
             quarantined(records),
             dict(self.prober.found),
             before.leaving,
+            {server: why for server, why in self._hung.items() if server in self._world.fleet.owned()},
         )
         plan = plan_lifecycle(deployments, published, observed, situation)
         view = View(started_at, observed, published, plan, by_place, situation.broken, before.leaving, deployments)
@@ -261,18 +262,11 @@ class Reconciler:
         return tuple(step for step in wanted if isinstance(step.action, Load)) or wanted
 
     async def _execute(self, server: Server, steps: tuple[PlannedAction, ...], view: View) -> None:
-        hung = ""
-
         async def keep(step: PlannedAction, outcome: Outcome) -> None:
-            nonlocal hung
-            if isinstance(outcome, Failed) and outcome.hung:
-                hung = outcome.reason
             await self._keep(step, outcome, view)
 
         try:
             await self._executor.execute(server, steps, keep, self._world.journal.started)
-            if hung:
-                await self._restart(server, hung)
             if self._world.distribution is not None and server.repository:
                 needed = _needed_on(server.id, view)
                 await asyncio.to_thread(self._world.distribution.retire, server, needed)
@@ -284,23 +278,23 @@ class Reconciler:
         finally:
             del self._busy[server.id]
 
-    async def _restart(self, server: Server, reason: str) -> None:
-        """Have a server started again whose load hangs: nothing else ends such a load. Only where it is ours."""
-        try:
-            ours = await self._world.fleet.restart(server.id, reason)
-        except ControlPlaneError as error:
-            logger.warning("Server %s was to be restarted (%s): %s", server.id, reason, error)
-        else:
-            word = "restarted" if ours else "not ours to restart, though it should be"
-            logger.warning("Server %s is %s: %s", server.id, word, reason)
-
     async def _keep(self, step: PlannedAction, outcome: Outcome, view: View) -> None:
         self._metrics.outcome(outcome)
+        self._note_hung(outcome)
         record = self._record(outcome, view.records.get((outcome.action.server, outcome.action.model)))
         if record is not None:
             await self._world.store.record(record)
         retry_at = record.retry_at if record is not None and record.failures < QUARANTINED_AFTER else None
         await self._world.journal.ended(step, outcome, retry_at)
+
+    def _note_hung(self, outcome: Outcome) -> None:
+        server = outcome.action.server
+        if isinstance(outcome.action, Restart):
+            self._hung.pop(server, None)
+        elif isinstance(outcome, Failed) and outcome.hung:
+            self._hung[server] = outcome.reason
+            if server not in self._world.fleet.owned():
+                logger.warning("Server %s is not ours to restart, though it should be: %s", server, outcome.reason)
 
     def _record(self, outcome: Outcome, before: ActionRecord | None) -> ActionRecord | None:
         """Return what to remember of `outcome`; None where nothing was tried."""
@@ -313,6 +307,9 @@ class Reconciler:
                 return self._loaded(record, before, healed=healed)
             case Unloaded():
                 return ActionRecord(action.server, action.model, version, Result.UNLOADED, "", now)
+            case Failed() if isinstance(action, Restart):
+                logger.warning("Server %s could not be restarted: %s", action.server, outcome.reason)
+                return None
             case Failed():
                 again = before is not None and before.result is Result.FAILED and before.version == version
                 failures = before.failures + 1 if again and before is not None else 1
@@ -322,7 +319,7 @@ class Reconciler:
                 return ActionRecord(
                     action.server, action.model, version, Result.FAILED, outcome.reason, now, failures, retry_at
                 )
-            case Skipped():
+            case Skipped() | Restarted():
                 return None
             case _:
                 assert_never(outcome)

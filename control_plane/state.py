@@ -82,6 +82,9 @@ class ModelState(StrEnum):
     UNLOADING = "UNLOADING"
 
 
+NO_MODEL = ModelName("")
+"""Stands for "none": the model of what is about a whole server."""
+
 NO_VERSION = 0
 """Stands for "none", as in the record of an unload; Triton's versions begin at 1."""
 

@@ -60,6 +60,10 @@ class LocalFleet:
         del server
         return False
 
+    def owned(self) -> frozenset[ServerId]:
+        """Return all: somebody here watches each process."""
+        return frozenset(self._supervised)
+
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Restart the server, which is ours."""
         supervised = self._supervised.get(server)

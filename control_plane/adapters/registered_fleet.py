@@ -60,6 +60,10 @@ class RegisteredFleet:
         self._changed()
         return True
 
+    def owned(self) -> frozenset[ServerId]:
+        """Return those that we started."""
+        return self._started.owned()
+
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Restart one that we started."""
         return await self._started.restart(server, reason)

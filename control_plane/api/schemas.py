@@ -441,13 +441,17 @@ class ModelList(Body):
     models: list[ModelBody]
 
 
-class ActionBody(Body):
-    """One step on one server; a lower `stage` comes first, the same stage is independent. Unloads have no version.
+ActionKind = Literal["load", "reload", "scale", "unload", "restart"]
 
-    `target` is the one to load; empty where the version has none.
+
+class ActionBody(Body):
+    """One step on one server; a lower `stage` comes first, the same stage is independent.
+
+    A `reload` replaces what is ready by one load, and `scale` changes its instances in place. Only loads have a
+    version; `target` is the one to load, empty where the version has none. A `restart` has no model.
     """
 
-    kind: Literal["load", "unload"]
+    kind: ActionKind
     server: str
     model: str
     version: int | None

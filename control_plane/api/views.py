@@ -6,7 +6,7 @@ from dataclasses import fields as dataclass_fields
 from typing import assert_never
 
 from builders.model_config import ModelConfig
-from control_plane.actions import Load, Unload
+from control_plane.actions import Load, Restart, Unload
 from control_plane.api import schemas
 from control_plane.api.wanted_schemas import wanted_body
 from control_plane.operations import Operation, Step
@@ -233,27 +233,27 @@ def _tensors(config: ModelConfig | None, *, inputs: bool) -> list[schemas.Tensor
 
 
 def _action_body(step: PlannedAction) -> schemas.ActionBody:
-    action = step.action
-    match action:
+    action, version, target = step.action, None, ""
+    if isinstance(action, Load):
+        version, target = action.version, action.setting(action.model).target
+    return schemas.ActionBody(
+        kind=_kind(step),
+        server=action.server,
+        model=action.model,
+        version=version,
+        target=target,
+        stage=step.stage,
+        reason=step.reason,
+    )
+
+
+def _kind(step: PlannedAction) -> schemas.ActionKind:
+    match step.action:
         case Load():
-            return schemas.ActionBody(
-                kind="load",
-                server=action.server,
-                model=action.model,
-                version=action.version,
-                target=action.setting(action.model).target,
-                stage=step.stage,
-                reason=step.reason,
-            )
+            return step.kind
         case Unload():
-            return schemas.ActionBody(
-                kind="unload",
-                server=action.server,
-                model=action.model,
-                version=None,
-                target="",
-                stage=step.stage,
-                reason=step.reason,
-            )
+            return "unload"
+        case Restart():
+            return "restart"
         case _:
-            assert_never(action)
+            assert_never(step.action)

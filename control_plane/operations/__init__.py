@@ -6,7 +6,6 @@ Pure but for the Protocol of their store. `reconciler` tells what happened and s
 from control_plane.operations.model import (
     FINISHED,
     NO_DEPLOYMENT,
-    NO_MODEL,
     NO_SERVER,
     Operation,
     OperationId,
@@ -42,7 +41,6 @@ __all__ = [
     "FINISHED",
     "INTERRUPTED",
     "NO_DEPLOYMENT",
-    "NO_MODEL",
     "NO_SERVER",
     "PAGE",
     "Cursor",

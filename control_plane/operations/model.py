@@ -16,8 +16,6 @@ OperationId = NewType("OperationId", str)
 
 NO_DEPLOYMENT = DeploymentName("")
 NO_SERVER = ServerId("")
-NO_MODEL = ModelName("")
-"""Model of a step that is about a whole server."""
 
 
 class OperationKind(StrEnum):

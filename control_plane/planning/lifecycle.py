@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from control_plane.actions import Load, Setting, Unload
+from control_plane.actions import Load, Restart, Setting, Unload
 from control_plane.planning.desired import Assigned, Desired, Merger, contradictions, reaches
 from control_plane.planning.fitting import Quarantined
 from control_plane.planning.pins import dependency_levels
@@ -61,7 +61,7 @@ class Situation:
     """What bears on a plan beside what is desired, published and observed.
 
     `records` are what was last done with a model on a server, `held` those that are not due again. `leaving` says since
-    when clients are no longer sent to a replica.
+    when clients are no longer sent to a replica. `restarts` are the servers to start again at once, and why.
     """
 
     now: datetime | None = None
@@ -71,6 +71,7 @@ class Situation:
     quarantined: Quarantined = field(default_factory=dict)
     broken: Mapping[tuple[ServerId, ModelName], Broken] = field(default_factory=dict)
     leaving: Mapping[tuple[ServerId, ModelName], datetime] = field(default_factory=dict)
+    restarts: Mapping[ServerId, str] = field(default_factory=dict)
 
 
 def plan_lifecycle(
@@ -91,7 +92,9 @@ def plan_lifecycle(
     waiting: list[Waiting] = []
     targets: list[TargetOnServer] = []
     for server in servers.values():
-        if server.answers:
+        if (why := given.restarts.get(server.server.id)) is not None:
+            steps.append(PlannedAction(Restart(server.server.id), why, 0))
+        elif server.answers:
             desired = merger.merge(fleet.assigned_to(server.server.id))
             chosen = choose_targets(server, desired.pins.values(), desired.wishes, published)
             work = _ServerWork(server, desired, published, fleet, chosen)

@@ -33,7 +33,7 @@ from control_plane.state import (
     Server,
     ServerCondition,
 )
-from tests.fakes.world import START
+from tests.fakes.world import START, FakeFleet
 from tests.small_models import answer
 from tests.triton_bench import NOWHERE, Bench, RealRepository
 
@@ -203,7 +203,7 @@ def test_loading_an_ensemble_moves_a_changed_member_unless_it_is_pinned_again(re
         await real.load(control, "moved", 1)
         real.repository.publish("moved", 3)
         assert isinstance(real.repository, RealRepository)
-        executor = Executor(control, RepositoryFolder(real.repository.root))
+        executor = Executor(control, RepositoryFolder(real.repository.root), FakeFleet(real.server))
         load = Load(real.server.id, ModelName("over"), 1, (pin,))
 
         async def keep(*_: object) -> None:

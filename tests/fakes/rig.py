@@ -31,7 +31,7 @@ class Rig:
         self.journal = Journal(self.operations, self.clock)
         world = World(self.store, self.catalogue, self.fleet, self.triton, self.journal)
         timing = Timing(interval_s=5.0, now=self.clock, jitter=lambda: 0.0)
-        self.loop = Reconciler(world, Executor(self.triton, self.catalogue), self.metrics, timing)
+        self.loop = Reconciler(world, Executor(self.triton, self.catalogue, self.fleet), self.metrics, timing)
         self.deployments = Deployments(
             self.store, self.catalogue, self.clock, self.loop.wake, self._fleet_view, self.journal.announce
         )

@@ -190,7 +190,7 @@ class FakeFleet:
         self.listeners: list[Callable[[], None]] = []
         self.restarts: list[tuple[ServerId, str]] = []
         self.restarting: Callable[[ServerId], None] | None = None
-        self.owned = True
+        self.ours = True
 
     def servers(self) -> tuple[Server, ...]:
         return tuple(self.known)
@@ -221,7 +221,10 @@ class FakeFleet:
         self.restarts.append((server, reason))
         if self.restarting is not None:
             self.restarting(server)
-        return self.owned
+        return self.ours
+
+    def owned(self) -> frozenset[ServerId]:
+        return frozenset(it.id for it in self.known) if self.ours else frozenset()
 
     def change(self) -> None:
         for listener in tuple(self.listeners):

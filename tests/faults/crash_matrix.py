@@ -205,9 +205,10 @@ class Control:
         triton = cast("TritonControl", _Port(fakes.triton, life))
         self.store = cast("DeploymentStore", _Port(fakes.store, life))
         self.journal = Journal(cast("OperationStore", _Port(fakes.operations, life)), fakes.clock)
-        world = World(self.store, fakes.catalogue, FakeFleet(*fakes.servers), triton, self.journal)
+        fleet = FakeFleet(*fakes.servers)
+        world = World(self.store, fakes.catalogue, fleet, triton, self.journal)
         timing = Timing(now=fakes.clock, jitter=lambda: 0.0)
-        self.loop = Reconciler(world, Executor(triton, fakes.catalogue), Metrics(), timing)
+        self.loop = Reconciler(world, Executor(triton, fakes.catalogue, fleet), Metrics(), timing)
         self.deployments = Deployments(
             self.store, fakes.catalogue, fakes.clock, self.loop.wake, self._view, self.journal.announce
         )

@@ -13,7 +13,7 @@ from control_plane.planning import PlannedAction
 from control_plane.planning.retention import KEEP, RECENT
 from control_plane.state import ModelName, Pin, Server, ServerId
 from tests.fakes.triton import FakeModel, FakeTriton
-from tests.fakes.world import FakeCatalogue, FakeClock, a_package, a_server
+from tests.fakes.world import FakeCatalogue, FakeClock, FakeFleet, a_package, a_server
 from tests.small_models import multiplier
 
 M = ModelName("m")
@@ -43,7 +43,7 @@ def test_a_version_is_copied_before_its_load(tmp_path: Path) -> None:
         assert there(server) == ["1"]
         kept.append(outcome)
 
-    executor = Executor(triton, FakeCatalogue(a_package("m")), distribution)
+    executor = Executor(triton, FakeCatalogue(a_package("m")), FakeFleet(), distribution)
     step = PlannedAction(Load(ServerId("s0"), M, 1), "why", 0)
     asyncio.run(executor.execute(server, [step], keep))
     assert [type(outcome) for outcome in kept] == [Loaded]

@@ -14,6 +14,7 @@ from control_plane.errors import (
     LocationError,
     MissingExtraError,
     NoSpaceError,
+    NotOursError,
     PermanentError,
     PortTakenError,
     RetryableError,
@@ -40,6 +41,7 @@ BY_CLASS: dict[type[ControlPlaneError], ErrorKind] = {
     MissingExtraError: ErrorKind.INFRASTRUCTURE,
     NoSpaceError: ErrorKind.INFRASTRUCTURE,
     LocationBusyError: ErrorKind.INFRASTRUCTURE,
+    NotOursError: ErrorKind.INFRASTRUCTURE,
     LocationError: ErrorKind.INFRASTRUCTURE,
     DamagedVersionError: ErrorKind.ARTIFACT,
 }

@@ -7,7 +7,7 @@ from control_plane.executor import Executor
 from control_plane.planning import PlannedAction
 from control_plane.state import ModelName, Pin, ServerId
 from tests.fakes.triton import FakeModel, FakeTriton
-from tests.fakes.world import FakeCatalogue, a_package, a_server, until
+from tests.fakes.world import FakeCatalogue, FakeFleet, a_package, a_server, until
 
 SERVER = a_server()
 MEMBER = Pin(ModelName("a"), 1)
@@ -26,7 +26,7 @@ def execute(triton: FakeTriton, *steps: PlannedAction) -> tuple[Outcome, ...]:
     async def scenario() -> tuple[Outcome, ...]:
         triton.start(SERVER)
         catalogue = FakeCatalogue(a_package("a"), a_package("b"), a_package("e"))
-        return await Executor(triton, catalogue).execute(SERVER, steps, keep)
+        return await Executor(triton, catalogue, FakeFleet(SERVER)).execute(SERVER, steps, keep)
 
     outcomes = asyncio.run(scenario())
     assert kept == list(outcomes)
@@ -69,7 +69,7 @@ def test_no_more_calls_at_once_than_allowed() -> None:
         triton = FakeTriton({name: FakeModel() for name in "abe"})
         triton.start(SERVER)
         triton.gate = asyncio.Event()
-        executor = Executor(triton, FakeCatalogue(*(a_package(name) for name in "abe")), at_once=2)
+        executor = Executor(triton, FakeCatalogue(*(a_package(name) for name in "abe")), FakeFleet(SERVER), at_once=2)
 
         async def keep(_: PlannedAction, __: Outcome) -> None:
             """Forget it."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from control_plane.actions import Restart
 from control_plane.deployments import Changes
 from control_plane.planning import DeploymentState
 from control_plane.planning.fitting import GRACE
@@ -162,12 +163,30 @@ def test_a_hung_load_has_a_server_of_ours_restarted() -> None:
         assert isinstance(answer, Deployment)
         await rig.loop.run_pass()
         await rig.loop.executions_ended()
+        plan = await rig.loop.run_pass()
+        assert [step.action for step in plan.steps] == [Restart(S0)]
+        await rig.loop.executions_ended()
         ((name, reason),) = rig.fleet.restarts
         assert (name, "did not load within" in reason) == (S0, True)
         rig.triton.published["b"] = FakeModel()
         rig.clock.move(2)
         await rig.settle()
         assert holders(rig) == ["s0"]
+
+    run(scenario, servers=1)
+
+
+def test_a_hung_server_that_is_not_ours_is_left_alone() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.fleet.ours = False
+        rig.triton.published["b"] = FakeModel(hangs=True)
+        answer = await rig.deployments.create(DeploymentName("b"), B, None)
+        assert isinstance(answer, Deployment)
+        for _ in range(3):
+            await rig.loop.run_pass()
+            await rig.loop.executions_ended()
+        assert rig.fleet.restarts == []
+        assert [it.reason for it in rig.loop.view.plan.waiting] == ["Triton is loading it."]
 
     run(scenario, servers=1)
 

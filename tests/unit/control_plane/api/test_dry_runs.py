@@ -14,9 +14,9 @@ from tests.fakes.world import a_package, a_server
 
 CHANGES = [
     pytest.param("POST", "/v1/deployments", {"name": "new", "model": "b"}, {"load"}, id="create"),
-    pytest.param("PATCH", "/v1/deployments/d", {"versions": [{"version": 1, "share": 100}]}, {"load"}, id="patch"),
+    pytest.param("PATCH", "/v1/deployments/d", {"versions": [{"version": 1, "share": 100}]}, {"reload"}, id="patch"),
     pytest.param("POST", "/v1/deployments/d/scale", {"replicas": 2}, {"load"}, id="scale"),
-    pytest.param("POST", "/v1/deployments/d/redeploy", None, {"load"}, id="redeploy"),
+    pytest.param("POST", "/v1/deployments/d/redeploy", None, {"reload"}, id="redeploy"),
     pytest.param("POST", "/v1/deployments/d/rollback", None, {"load"}, id="rollback"),
     pytest.param("DELETE", "/v1/deployments/d", None, {"unload"}, id="delete"),
     pytest.param("POST", "/v1/servers/s0/drain", {"reason": "mend it"}, {"load"}, id="drain"),

@@ -32,7 +32,7 @@ def test_a_deployment_is_scaled_shown_and_rolled_back(url: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("scale", "b", "--instances", "3"), "0 load s0 b:1 1 instance is running, 3 asked for."),
+        (("scale", "b", "--instances", "3"), "0 scale s0 b:1 1 instance is running, 3 asked for."),
         (("deploy", "a", "--version", "1"), "0 load s0 a:1 Not loaded, needed by 'a'."),
         (("deploy", "b", "--redeploy"), "nothing is to be done now"),
         (("undeploy", "b"), "0 unload s0 b No deployment needs it."),
