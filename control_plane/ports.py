@@ -31,8 +31,9 @@ class TritonControl(Protocol):
     async def observe(self, server: Server) -> ObservedServer:
         """Ask what the server is and holds; of each ready model also its file, instances, generation and requests.
 
-        Never raises for a server that does not answer: that is an observation. One that keeps its statistics or a
-        config to itself is HEALTHY still, with zeros there.
+        Of one with devices also what is taken of their memory, where its metrics tell that. Never raises for a server
+        that does not answer: that is an observation. One that keeps its statistics or a config to itself is HEALTHY
+        still, with zeros there.
         """
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
@@ -86,6 +87,12 @@ class Fleet(Protocol):
 
     def owned(self) -> frozenset[ServerId]:
         """Return the servers whose processes are ours to restart."""
+
+    def memory_used(self, server: ServerId) -> int | None:
+        """Return the bytes of this machine's memory that a server's processes take; None for one that is not ours.
+
+        Reads files: for a thread.
+        """
 
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Kill a server's process and start it again; False where it is not ours to restart. Raises ControlPlaneError.

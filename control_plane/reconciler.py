@@ -184,6 +184,7 @@ class Reconciler:
         known = self._world.journal.open_now()  # before the deployments: one that is written now is not in them
         deployments = await self._world.store.list()
         view = await self._look(deployments)
+        self._observer.weigh(view.observed, view.records, busy | self._busy.keys())
         statuses = {it.name: (it, view.status_of(it)) for it in deployments}
         await self._world.journal.planned(view.plan)
         await self._world.journal.settle(view.plan, statuses, view.by_id, known)
@@ -219,7 +220,7 @@ class Reconciler:
         records = [it for it in await self._world.store.records() if not given.forgets(it.server, it.model)]
         by_place = {(record.server, record.model): record for record in records}
         observed = tuple(with_lacking(seen, by_place) for seen in observed)
-        now = self._timing.now()
+        now, ours = self._timing.now(), self._world.fleet.owned()
         situation = Situation(
             now,
             before.plan.placement.places(),
@@ -228,7 +229,8 @@ class Reconciler:
             quarantined(records),
             dict(self.prober.found),
             before.leaving,
-            {server: why for server, why in self._hung.items() if server in self._world.fleet.owned()},
+            {server: why for server, why in self._hung.items() if server in ours},
+            {server: why for server, why in self._observer.leaking.items() if server in ours},
         )
         plan = plan_lifecycle(deployments, published, observed, situation)
         view = View(started_at, observed, published, plan, by_place, situation.broken, before.leaving, deployments)
@@ -280,17 +282,18 @@ class Reconciler:
 
     async def _keep(self, step: PlannedAction, outcome: Outcome, view: View) -> None:
         self._metrics.outcome(outcome)
-        self._note_hung(outcome)
+        self._note_restarts(outcome)
         record = self._record(outcome, view.records.get((outcome.action.server, outcome.action.model)))
         if record is not None:
             await self._world.store.record(record)
         retry_at = record.retry_at if record is not None and record.failures < QUARANTINED_AFTER else None
         await self._world.journal.ended(step, outcome, retry_at)
 
-    def _note_hung(self, outcome: Outcome) -> None:
+    def _note_restarts(self, outcome: Outcome) -> None:
         server = outcome.action.server
         if isinstance(outcome.action, Restart):
-            self._hung.pop(server, None)
+            if self._hung.pop(server, None) is None:
+                self._observer.restarted(server)
         elif isinstance(outcome, Failed) and outcome.hung:
             self._hung[server] = outcome.reason
             if server not in self._world.fleet.owned():

@@ -181,6 +181,9 @@ class ObservedServer:
 
     `triton_version` is the server's own ("2.51.0"), empty where it did not answer. `since` is when an unreachable
     server answered last, or was first asked. `lacks` are the backends that it said it does not have.
+
+    `memory_used_bytes` is what it takes: of its own devices, or of the host where it has none and is ours; None where
+    nobody tells. `memory_missing_bytes` did not come back after unloads and failed loads.
     """
 
     server: Server
@@ -190,6 +193,8 @@ class ObservedServer:
     triton_version: str = ""
     since: datetime | None = None
     lacks: frozenset[str] = frozenset()
+    memory_used_bytes: int | None = None
+    memory_missing_bytes: int = 0
 
     @property
     def backends(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ Adapts what `embedded` offers to the port without importing it: anything with th
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from control_plane.adapters.measured_memory import host_bytes
 from control_plane.ports import ServerLog
 from control_plane.state import Server, ServerId
 
@@ -21,6 +22,9 @@ class SupervisedServer(ServerLog, Protocol):
 
     def listen(self, listener: Callable[[Any], None]) -> Callable[[], None]:
         """Have `listener` called at every change of the process's state."""
+
+    def processes(self) -> Iterable[int]:
+        """Return the ids of its processes, stubs and whatever else they started included."""
 
     async def restart(self, reason: str) -> None:
         """Kill it, start it again and wait until it is ready."""
@@ -63,6 +67,11 @@ class LocalFleet:
     def owned(self) -> frozenset[ServerId]:
         """Return all: somebody here watches each process."""
         return frozenset(self._supervised)
+
+    def memory_used(self, server: ServerId) -> int | None:
+        """Return what the server and its stubs take of this machine's memory."""
+        supervised = self._supervised.get(server)
+        return host_bytes(supervised.processes()) if supervised is not None else None
 
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Restart the server, which is ours."""

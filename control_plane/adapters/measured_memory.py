@@ -29,23 +29,34 @@ async def device_bytes(metrics: str) -> int | None:
 
     None where the server tells of no GPU. Raises ServerUnreachableError.
     """
+    async with metrics_client() as client:
+        return await device_bytes_by(client, metrics)
+
+
+def metrics_client() -> httpx.AsyncClient:
+    """Return a client for the metrics of many servers; whoever asked closes it."""
+    return httpx.AsyncClient(timeout=_DEADLINE_S, trust_env=False, verify=False)  # noqa: S501 - metrics are plain HTTP
+
+
+async def device_bytes_by(client: httpx.AsyncClient, metrics: str, uuids: frozenset[str] | None = None) -> int | None:
+    """Like `device_bytes`, by a client that is there, of all GPUs or of those with these UUIDs."""
     url = f"http://{metrics}/metrics"
     try:
-        async with httpx.AsyncClient(timeout=_DEADLINE_S, trust_env=False) as client:
-            response = await client.get(url)
-            response.raise_for_status()
+        response = await client.get(url)
+        response.raise_for_status()
     except httpx.HTTPError as exc:
         raise ServerUnreachableError(f"{url} did not answer with metrics: {exc}") from exc
-    return device_bytes_in(response.text)
+    return device_bytes_in(response.text, uuids)
 
 
-def device_bytes_in(metrics: str) -> int | None:
-    """Return the device memory in use that a Prometheus text tells of; None where it tells of none."""
+def device_bytes_in(metrics: str, uuids: frozenset[str] | None = None) -> int | None:
+    """Return the device memory in use that a Prometheus text tells of; None where it tells of none of these GPUs."""
+    lines = "\n".join(line for line in metrics.splitlines() if line.startswith(_DEVICE_METRIC))
     values = [
         sample.value
-        for family in text_string_to_metric_families(metrics)
+        for family in text_string_to_metric_families(f"{lines}\n")
         for sample in family.samples
-        if sample.name == _DEVICE_METRIC
+        if uuids is None or sample.labels.get("gpu_uuid") in uuids
     ]
     return int(sum(values)) if values else None
 

@@ -64,6 +64,10 @@ class RegisteredFleet:
         """Return those that we started."""
         return self._started.owned()
 
+    def memory_used(self, server: ServerId) -> int | None:
+        """Return what one that we started takes of this machine's memory."""
+        return self._started.memory_used(server)
+
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Restart one that we started."""
         return await self._started.restart(server, reason)

@@ -14,6 +14,7 @@ from typing import Any
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from control_plane.adapters.measured_memory import device_bytes_by, metrics_client
 from control_plane.adapters.triton_log import cause_in_log, hides_cause, last_words
 from control_plane.adapters.triton_probe import send_probe
 from control_plane.adapters.triton_rows import Counts, counts, rows, with_config, with_counts
@@ -88,6 +89,7 @@ class GrpcTritonControl:
         self._log_of = log_of
         self._deadlines = deadlines or Deadlines()
         self._connections: dict[ServerId, _Connection] = {}
+        self._metrics = metrics_client()
 
     async def observe(self, server: Server) -> ObservedServer:
         """Read the repository index, the statistics, and each ready model's config as Triton runs it; see the port.
@@ -97,7 +99,9 @@ class GrpcTritonControl:
         """
         try:
             models, version = await self._index(server), await self._version(server)
-            counted, filled = await asyncio.gather(self._counts(server), self._with_configs(server, models))
+            counted, filled, used = await asyncio.gather(
+                self._counts(server), self._with_configs(server, models), self._memory_used(server)
+            )
         except AdminKeyRefusedError as error:
             return ObservedServer(server, ServerCondition.DEGRADED, detail=str(error))
         except ControlPlaneError as error:
@@ -106,7 +110,7 @@ class GrpcTritonControl:
         known = await self._connection(server)
         known.instances = {row.name: row.instances for row in filled}
         seen = tuple(with_counts(row, counted) for row in filled)
-        return ObservedServer(server, ServerCondition.HEALTHY, seen, triton_version=version)
+        return ObservedServer(server, ServerCondition.HEALTHY, seen, triton_version=version, memory_used_bytes=used)
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
         """Load `model` with `config`; see the port."""
@@ -143,6 +147,7 @@ class GrpcTritonControl:
 
     async def close(self) -> None:
         """Close every channel."""
+        await self._metrics.aclose()
         connections, self._connections = self._connections, {}
         for connection in connections.values():
             await connection.client.close()
@@ -192,6 +197,18 @@ class GrpcTritonControl:
             logger.debug("No statistics of server %s: %s", server.id, exc)
             return {}
         return counts(answer.model_stats)
+
+    async def _memory_used(self, server: Server) -> int | None:
+        """Return what is taken of the memory of the server's devices; None where its metrics do not tell."""
+        if not server.devices:
+            return None
+        try:
+            return await device_bytes_by(
+                self._metrics, server.endpoints.metrics, frozenset(device.uuid for device in server.devices)
+            )
+        except ServerUnreachableError as error:
+            logger.debug("No memory of server %s: %s", server.id, error)
+            return None
 
     async def _with_configs(self, server: Server, models: tuple[ObservedModel, ...]) -> list[ObservedModel]:
         return await asyncio.gather(*(self._with_config(server, row) for row in models))

@@ -333,7 +333,8 @@ class ServerBody(Body):
     """A server as it was last observed; `detail` says why it is not healthy, `since` since when it is unreachable.
 
     `quarantined` are models that are not loaded there any more, and why. `backends` are those that it was registered
-    with or runs something by, without those that it said it `lacks`.
+    with or runs something by, without those that it said it `lacks`. `memory_used_bytes` is null where nobody tells;
+    `memory_missing_bytes` did not come back after unloads and failed loads.
     """
 
     id: str
@@ -344,6 +345,8 @@ class ServerBody(Body):
     labels: dict[str, str]
     devices: list[DeviceBody]
     memory_bytes: int
+    memory_used_bytes: int | None
+    memory_missing_bytes: int
     backends: list[str]
     lacks: list[str]
     triton_version: str

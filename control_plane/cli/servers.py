@@ -274,6 +274,10 @@ def _server(body: dict[str, Any]) -> Table:
     )
     where = body["endpoints"]
     memory = f", {output.size(body['memory_bytes'])} for models" if body["memory_bytes"] else ""
+    if body["memory_used_bytes"] is not None:
+        missing = body["memory_missing_bytes"]
+        lost = f", {output.size(missing)} of it did not come back" if missing else ""
+        memory += f", {output.size(body['memory_used_bytes'])} used{lost}"
     triton = f", Triton {body['triton_version']}" if body["triton_version"] else ""
     grid.add_row(f"  HTTP {where['http']}, gRPC {where['grpc']}, metrics {where['metrics']}{triton}{memory}")
     if body["labels"]:

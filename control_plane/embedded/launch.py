@@ -131,6 +131,10 @@ class ServerRun:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
+    def processes(self) -> tuple[int, ...]:
+        """Return the ids of the processes of this life, whoever their parents are. Reads all of /proc."""
+        return tuple(reaper.processes_of(f"{RUN_VARIABLE}={self._run}"))
+
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         if not self.exited.done():

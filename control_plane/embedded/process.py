@@ -77,6 +77,10 @@ class ServerProcess:
             versions=facts.versions,
         )
 
+    def processes(self) -> tuple[int, ...]:
+        """Return the ids of every process of the present life, however they came about."""
+        return self.run.processes() if self.run is not None else ()
+
     def claim(self) -> None:
         """Take the folder's lock. ServerStartError when another process holds it."""
         self.folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -168,6 +168,10 @@ class EmbeddedServer:
         """Wait until the server is ready. DeadlineExceededError after `deadline_s`, ServerStartError if it failed."""
         await self._until(lambda: self.state is ServerState.READY, deadline_s)
 
+    def processes(self) -> tuple[int, ...]:
+        """Return the ids of every process of its present life; none where it has none. Reads all of /proc."""
+        return self._process.processes()
+
     def log_tail(self, lines: int = 20) -> list[str]:
         """Return the last lines of the server's log, those of earlier lives included."""
         return self._process.log.tail(lines)

@@ -39,6 +39,7 @@ from control_plane.state import (
     Published,
     PublishedConfig,
     Result,
+    ServerCondition,
     ServerId,
 )
 
@@ -61,7 +62,8 @@ class Situation:
     """What bears on a plan beside what is desired, published and observed.
 
     `records` are what was last done with a model on a server, `held` those that are not due again. `leaving` says since
-    when clients are no longer sent to a replica. `restarts` are the servers to start again at once, and why.
+    when clients are no longer sent to a replica. `restarts` are the servers to start again at once, and why;
+    `leaking` those to start again once they are drained.
     """
 
     now: datetime | None = None
@@ -72,6 +74,7 @@ class Situation:
     broken: Mapping[tuple[ServerId, ModelName], Broken] = field(default_factory=dict)
     leaving: Mapping[tuple[ServerId, ModelName], datetime] = field(default_factory=dict)
     restarts: Mapping[ServerId, str] = field(default_factory=dict)
+    leaking: Mapping[ServerId, str] = field(default_factory=dict)
 
 
 def plan_lifecycle(
@@ -92,7 +95,7 @@ def plan_lifecycle(
     waiting: list[Waiting] = []
     targets: list[TargetOnServer] = []
     for server in servers.values():
-        if (why := given.restarts.get(server.server.id)) is not None:
+        if why := _why_restart(server, given):
             steps.append(PlannedAction(Restart(server.server.id), why, 0))
         elif server.answers:
             desired = merger.merge(fleet.assigned_to(server.server.id))
@@ -106,6 +109,12 @@ def plan_lifecycle(
     infeasible = refused | _infeasible(accepted, merger, placement)
     told = tuple(InfeasibleDeployment(name, infeasible[name]) for name in sorted(infeasible))
     return Plan(tuple(steps), tuple(waiting), told, tuple(targets), placement)
+
+
+def _why_restart(seen: ObservedServer, given: Situation) -> str:
+    """Why a server's process is to be started again now; empty where it is not. One that leaks is drained before."""
+    empty = seen.condition is ServerCondition.DRAINING and all(row.state in _GONE for row in seen.models)
+    return given.restarts.get(seen.server.id) or (given.leaking.get(seen.server.id, "") if empty else "")
 
 
 def _infeasible(
@@ -374,6 +383,8 @@ class _ServerWork:
             return ()
         return tuple(package.at(version) for version in sorted(self.seen.ready_versions(model)))
 
+
+_GONE = frozenset({ModelState.UNAVAILABLE})
 
 _UNLOADED = "unloaded"
 """Triton's reason in the index for a model that somebody unloaded."""

@@ -191,6 +191,7 @@ class FakeFleet:
         self.restarts: list[tuple[ServerId, str]] = []
         self.restarting: Callable[[ServerId], None] | None = None
         self.ours = True
+        self.memory: dict[ServerId, int] = {}
 
     def servers(self) -> tuple[Server, ...]:
         return tuple(self.known)
@@ -222,6 +223,9 @@ class FakeFleet:
         if self.restarting is not None:
             self.restarting(server)
         return self.ours
+
+    def memory_used(self, server: ServerId) -> int | None:
+        return self.memory.get(server)
 
     def owned(self) -> frozenset[ServerId]:
         return frozenset(it.id for it in self.known) if self.ours else frozenset()

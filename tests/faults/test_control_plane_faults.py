@@ -130,7 +130,7 @@ def test_a_deployment_reaches_every_server_and_names_the_one_that_is_away(settin
         assert body["status"]["state"] == "degraded"
         assert body["status"]["servers"][1]["reason"].startswith("unreachable: Stopped.")
 
-    run(settings.model_copy(update={"servers": 2}), scenario)
+    run(settings.model_copy(update={"servers": 2, "reconcile_interval_s": 1.0}), scenario)
 
 
 def test_a_model_whose_file_is_damaged_is_told_in_the_deployment(settings: Settings, repository: Path) -> None:
@@ -271,3 +271,50 @@ def test_a_signal_ends_everything_in_order(settings: Settings, number: signal.Si
         assert running.wait(30) == 0
         _, alive = psutil.wait_procs(children, timeout=5)
         assert alive == []
+
+
+LEAK = """
+import subprocess
+hold = "import time; held = bytearray(200 * 2**20); held[::4096] = bytes(len(held[::4096])); time.sleep(1000)"
+subprocess.Popen(["python3", "-c", hold], start_new_session=True)
+"""
+
+
+def test_a_server_whose_memory_does_not_come_back_after_an_unload_is_drained_and_started_again(
+    settings: Settings, repository: Path
+) -> None:
+    """Each of the two instances leaves a process behind that holds 200 MiB. A judgement takes ten seconds and more."""
+    multiplier(repository, "leaky", 2.0, more=LEAK)
+
+    async def scenario(running: RunningControlPlane, client: httpx.AsyncClient) -> None:
+        async def until(reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+            async with asyncio.timeout(90):
+                while True:
+                    body: dict[str, Any] = (await client.get("/v1/servers/triton-0")).json()
+                    if reached(body):
+                        return body
+                    await asyncio.sleep(0.2)
+
+        kept = await client.post("/v1/deployments", params={"wait": 60}, json={"name": "kept", "model": "double"})
+        assert kept.json()["status"]["state"] == "serving"
+        empty = (await until(lambda it: it["memory_used_bytes"] is not None))["memory_used_bytes"]
+        await asyncio.sleep(16)
+        there = {"min": 1}
+        body = {"name": "leaky", "model": "leaky", "replicas": there}
+        leaky = await client.post("/v1/deployments", params={"wait": 60}, json=body)
+        assert [it["server"] for it in leaky.json()["status"]["servers"]] == ["triton-0"]
+        await until(lambda it: it["memory_used_bytes"] > empty + 400 * 2**20)
+        await asyncio.sleep(16)
+        assert (await client.delete("/v1/deployments/leaky", params={"wait": 60})).status_code == 204
+        missing = await until(lambda it: it["memory_missing_bytes"] > 0)
+        assert 350 * 2**20 < missing["memory_missing_bytes"] < 500 * 2**20
+        well = await until(lambda it: it["condition"] == "healthy" and it["memory_missing_bytes"] == 0)
+        assert running.fleet[ServerId("triton-0")].restarts == 1
+        again = await until(lambda it: [row["name"] for row in it["models"]] == ["double"])
+        assert again["memory_used_bytes"] < empty + 200 * 2**20, well
+        operations = (await client.get("/v1/operations", params={"limit": 50})).json()["operations"]
+        restarts = [step for it in operations for step in it["steps"] if step["action"] == "restart"]
+        assert [(it["server"], it["state"]) for it in restarts] == [("triton-0", "done")]
+        assert "MiB of memory did not come back" in restarts[0]["reason"]
+
+    run(settings.model_copy(update={"servers": 2, "reconcile_interval_s": 1.0}), scenario)

@@ -10,7 +10,7 @@ from control_plane.planning.fitting import GRACE
 from control_plane.planning.lifecycle import LINGER
 from control_plane.planning.outages import TOO_MANY, WINDOW
 from control_plane.planning.retry import QUARANTINED_AFTER
-from control_plane.state import Deployment, DeploymentName, Mark, ModelName, Server, ServerId
+from control_plane.state import ActionRecord, Deployment, DeploymentName, Mark, ModelName, Result, Server, ServerId
 from control_plane.wanted import ANY_POOL, Drift, Needs, Replicas
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
@@ -347,6 +347,55 @@ def test_a_server_that_was_started_again_is_asked_again() -> None:
         assert "which the server said it does not have" in rig.loop.view.plan.waiting[0].reason
         rig.triton.start(rig.servers[0]).has |= {"dali"}
         await rig.settle()
+        assert holders(rig) == ["s0"]
+
+    run(scenario, servers=1)
+
+
+def test_a_server_whose_memory_does_not_come_back_is_drained_restarted_and_let_back_in() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.fleet.memory = dict.fromkeys((S0, S1), 10**9)
+        rig.fleet.restarting = lambda name: restart(rig, name)
+        await deploy(rig, replicas=1)
+        await rest(rig)
+        for times in range(3):
+            assert rig.loop.view.by_id[S0].memory_missing_bytes == times * 100 * 2**20
+            await rig.store.record(ActionRecord(S0, ModelName("a"), 1, Result.FAILED, "no", rig.clock()))
+            rig.fleet.memory[S0] += 100 * 2**20
+            await rest(rig)
+        await rest(rig)
+        assert [server for server, _ in rig.fleet.restarts] == [S0]
+        assert "300 MiB of memory did not come back" in rig.fleet.restarts[0][1]
+        assert holders(rig) == ["s1"]
+        assert await rig.store.marks() == ()
+        assert rig.loop.view.by_id[S0].memory_missing_bytes == 0
+
+    def restart(rig: Rig, name: ServerId) -> None:
+        rig.triton.start(server(rig, name))
+        rig.fleet.memory[name] = 10**9
+
+    async def rest(rig: Rig) -> None:
+        for _ in range(8):
+            rig.clock.move(5)
+            await rig.loop.run_pass()
+            await rig.loop.executions_ended()
+
+    run(scenario, servers=2)
+
+
+def test_the_only_server_is_not_drained_for_memory_that_does_not_come_back() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.fleet.memory = {S0: 10**9}
+        await deploy(rig, replicas=1)
+        for step in range(40):
+            rig.clock.move(5)
+            if step == 10:
+                await rig.store.record(ActionRecord(S0, ModelName("a"), 1, Result.FAILED, "no", rig.clock()))
+                rig.fleet.memory[S0] += 2**30
+            await rig.loop.run_pass()
+            await rig.loop.executions_ended()
+        assert rig.loop.view.by_id[S0].memory_missing_bytes == 2**30
+        assert rig.fleet.restarts == []
         assert holders(rig) == ["s0"]
 
     run(scenario, servers=1)

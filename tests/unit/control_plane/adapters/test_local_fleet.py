@@ -1,6 +1,7 @@
 """The fleet of supervised servers of this machine."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ class FakeSupervised:
 
     async def restart(self, reason: str) -> None:
         self.reason = reason
+
+    def processes(self) -> tuple[int, ...]:
+        return (os.getpid(),)
 
     def log_mark(self) -> int:
         return 0
@@ -61,3 +65,12 @@ def test_every_servers_changes_are_heard_until_the_end() -> None:
     assert len(heard) == 2
     end()
     assert [server.listeners for server in servers] == [[], []]
+
+
+def test_what_is_ours_and_what_it_takes() -> None:
+    fleet = LocalFleet([FakeSupervised(a_server("s0"))])
+    assert fleet.owned() == {ServerId("s0")}
+    used = fleet.memory_used(ServerId("s0"))
+    assert used is not None
+    assert used > 1_000_000
+    assert fleet.memory_used(ServerId("another")) is None

@@ -24,7 +24,8 @@ def a_body(condition: str = "draining", *models: tuple[str, str], **more: Any) -
     rest = {"labels": {"zone": "a"}, "devices": [{**device, "mig_profile": ""}], "memory_bytes": 10**9}
     since = "2026-01-01T00:00:00Z"
     body = {"id": "s0", "condition": condition, "detail": "", "since": since, "pool": "gpu", "triton_version": "2.51.0"}
-    return {**body, **rest, "endpoints": where, "models": rows, "quarantined": {}, **more}
+    used = {"memory_used_bytes": 700 * 2**20, "memory_missing_bytes": 300 * 2**20}
+    return {**body, **rest, **used, "endpoints": where, "models": rows, "quarantined": {}, **more}
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_server_is_shown_with_its_devices_and_what_is_quarantined() -> None:
     for said in (
         "s0 (pool gpu): unreachable since ",
         "No [answer].",
-        "Triton 2.51.0, 1.0 GB for models",
+        "Triton 2.51.0, 1.0 GB for models, 734.0 MB used, 314.6 MB of it did not come back",
         "labels: zone=a",
         "device GPU-1 L4 8.9 24.0 GB",
         "it holds nothing",
