@@ -45,6 +45,11 @@ class InstanceGroup:
     gpus: tuple[int, ...] = ()
     profile: tuple[str, ...] = ()
 
+    def instances_on(self, gpus: int) -> int:
+        """Return how many instances it makes on a server of so many GPUs: `count` on each that it names, or on all."""
+        on_gpus = self.kind in {"KIND_AUTO", "KIND_GPU"}
+        return self.count * max(1, (len(self.gpus) or gpus) if on_gpus else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:

@@ -39,14 +39,16 @@ def to_json(
     path: str,
     versions: Sequence[int],
     instances: int | None = None,
+    gpus: int = 0,
     parameters: Mapping[str, str] | None = None,
 ) -> str:
     """Return the whole config as JSON with `version_policy` set to exactly `versions`.
 
     This is the form of the load call's `config` parameter, which replaces the file's config on that server. Field names
     are the proto's own; keys are sorted, so the same text gives the same bytes. `instances` is how many there are to be
-    in all, in the first instance group (an ensemble has none, and takes no notice); `parameters` are set beside those
-    of the text. Raises ConfigError.
+    in all, by the first instance group (an ensemble has none, and takes no notice), spread evenly over the server's
+    `gpus` where it has several: Triton makes `count` instances on each GPU of a group. `parameters` are set beside
+    those of the text. Raises ConfigError.
     """
     message = _parse_message(text, path)
     message.version_policy.Clear()
@@ -55,11 +57,31 @@ def to_json(
     if instances is not None and not is_ensemble:
         del message.instance_group[1:]
         group = message.instance_group[0] if message.instance_group else message.instance_group.add()
-        group.count = instances
+        if gpus > 1 and _instance_kind(group.kind) in {"KIND_AUTO", "KIND_GPU"}:
+            _spread(message, instances, list(group.gpus) or list(range(gpus)))
+        else:
+            group.count = instances
     for name, value in (parameters or {}).items():
         message.parameters[name].string_value = value
     text_form: str = json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None, sort_keys=True)
     return text_form
+
+
+def _spread(message: Any, instances: int, gpus: list[int]) -> None:  # noqa: ANN401 - a generated message
+    """Have so many instances in all on these GPUs, the first ones with one more where it does not come out even."""
+    each, rest = divmod(instances, len(gpus))
+    first = message.instance_group[0]
+    first.kind = type(first).KIND_GPU
+    parts = [(count, on) for count, on in ((each, gpus), (1, gpus[:rest])) if count and on]
+    for number, (count, on) in enumerate(parts):
+        group = first
+        if number:
+            group = message.instance_group.add()
+            group.CopyFrom(first)
+            group.ClearField("name")
+        group.count = count
+        del group.gpus[:]
+        group.gpus.extend(on)
 
 
 def from_json(config: Mapping[str, Any], *, header: str, where: str) -> str:

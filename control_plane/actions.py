@@ -12,11 +12,15 @@ from control_plane.state import NO_MODEL, ModelName, Pin, ServerId
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a version is loaded: its target (empty where it has none), instances (None: its config's), generation."""
+    """How a version is loaded: its target (empty where it has none), instances (None: its config's), generation.
+
+    `gpus` is how many GPUs the instances are spread over; 0 where the server has not several.
+    """
 
     target: str = ""
     instances: int | None = None
     generation: int = 0
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)

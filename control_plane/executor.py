@@ -108,7 +108,12 @@ class Executor:
 
     def _config(self, pin: Pin, setting: Setting) -> str:
         return self._catalogue.load_config(
-            pin.model, pin.version, setting.target, instances=setting.instances, generation=setting.generation
+            pin.model,
+            pin.version,
+            setting.target,
+            instances=setting.instances,
+            gpus=setting.gpus,
+            generation=setting.generation,
         )
 
 

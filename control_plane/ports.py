@@ -111,12 +111,20 @@ class Catalogue(Protocol):
         """Read every package with its versions and problems."""
 
     def load_config(
-        self, model: ModelName, version: int, target: str = "", *, instances: int | None = None, generation: int = 0
+        self,
+        model: ModelName,
+        version: int,
+        target: str = "",
+        *,
+        instances: int | None = None,
+        gpus: int = 0,
+        generation: int = 0,
     ) -> str:
         """Return the `config` of a load call that serves exactly `version`, with `target` where it has targets.
 
         Without a name it is the version's default target. `instances` is how many there are to be in all (None: as the
-        config says); `generation` goes into its parameter GENERATION. Raises LoadFailedError with the cause.
+        config says), spread over `gpus` GPUs where there are several; `generation` goes into its parameter GENERATION.
+        Raises LoadFailedError with the cause.
         """
 
     def probe(self, model: ModelName, version: int, filename: str) -> Probe | None:

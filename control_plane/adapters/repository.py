@@ -49,7 +49,14 @@ class RepositoryFolder:
         return Published({package.name: package for package in packages}, memory)
 
     def load_config(
-        self, model: ModelName, version: int, target: str = "", *, instances: int | None = None, generation: int = 0
+        self,
+        model: ModelName,
+        version: int,
+        target: str = "",
+        *,
+        instances: int | None = None,
+        gpus: int = 0,
+        generation: int = 0,
     ) -> str:
         """Return the config of `version` as JSON with a version policy of exactly that one; see the port.
 
@@ -69,6 +76,7 @@ class RepositoryFolder:
                 path=str(path),
                 versions=[version],
                 instances=instances,
+                gpus=gpus,
                 parameters={GENERATION: str(generation)} if generation else {},
             )
         except (ConfigError, OSError, UnicodeDecodeError) as exc:

@@ -34,12 +34,15 @@ def counts(statistics: Iterable[Message]) -> Counts:
 
 
 def with_config(row: ObservedModel, config: Message) -> ObservedModel:
-    """Return the row with what the config says that Triton runs the model with."""
+    """Return the row with what the config says that Triton runs the model with.
+
+    Of a group on GPUs Triton has `count` instances on each, and names them all in the config that it runs.
+    """
     generation = config.parameters[GENERATION].string_value if GENERATION in config.parameters else ""
     return replace(
         row,
         filename=str(config.default_model_filename),
-        instances=sum(int(group.count) for group in config.instance_group),
+        instances=sum(int(group.count) * max(1, len(group.gpus)) for group in config.instance_group),
         generation=int(generation) if generation.isdecimal() else 0,
         backend=str(config.backend),
     )

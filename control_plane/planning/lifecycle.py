@@ -332,7 +332,8 @@ class _ServerWork:
         """Return the instances that the version's config asks for; 0 where it leaves that to Triton, or has targets."""
         package = self.published.get(pin.model)
         config = package.at(pin.version).config if package is not None and pin.model not in self.chosen else None
-        return sum(group.count for group in config.instance_groups) if config is not None else 0
+        gpus = len(self.seen.server.devices)
+        return sum(group.instances_on(gpus) for group in config.instance_groups) if config is not None else 0
 
     def _changed_by_hand(self, pin: Pin) -> bool:
         """Whether what we loaded was changed on the server since; one that came back empty has no row of it."""
@@ -360,7 +361,8 @@ class _ServerWork:
         if row is not None and self._broken(pin, row) is not None:
             generation += 1
         target = choice.target if choice is not None else ""
-        return Setting(target, self.desired.instances.get(pin.model), generation)
+        instances, gpus = self.desired.instances.get(pin.model), len(self.seen.server.devices)
+        return Setting(target, instances, generation, gpus if instances is not None and gpus > 1 else 0)
 
     def _unload_levels(self, models: set[ModelName]) -> tuple[tuple[ModelName, ...], ...]:
         """Levels of `models`, callers first. A model that is not published any more may call any, so it goes first."""

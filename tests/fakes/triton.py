@@ -70,7 +70,9 @@ class FakeProcess:
             self.begin_anew(model)
         self.configs[model] = config
         self.files[model] = config.get("default_model_filename", "")
-        self.instances[model] = (sum(int(group["count"]) for group in groups) or 1) if scales else 0
+        self.instances[model] = (
+            (sum(int(it["count"]) * len(it.get("gpus", [0])) for it in groups) or 1) if scales else 0
+        )
         self.generations[model] = int(config.get("parameters", {}).get(GENERATION, {}).get("string_value", 0))
 
     def begin_anew(self, model: str) -> None:

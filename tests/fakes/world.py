@@ -165,7 +165,14 @@ class FakeCatalogue:
         return Probe(model, version, ({"name": "X"},), outputs)
 
     def load_config(
-        self, model: ModelName, version: int, target: str = "", *, instances: int | None = None, generation: int = 0
+        self,
+        model: ModelName,
+        version: int,
+        target: str = "",
+        *,
+        instances: int | None = None,
+        gpus: int = 0,
+        generation: int = 0,
     ) -> str:
         if model not in self.published:
             raise LoadFailedError(f"{model}/config.pbtxt: there is no such file; a package needs one")
@@ -174,7 +181,10 @@ class FakeCatalogue:
             raise LoadFailedError(problems[0])
         config: dict[str, Any] = {"name": model, "version_policy": {"specific": {"versions": [version]}}}
         if instances is not None:
-            config["instance_group"] = [{"count": instances}]
+            each, rest = divmod(instances, max(1, gpus))
+            counts = [each + (gpu < rest) for gpu in range(gpus)]
+            spread = [{"count": count, "gpus": [gpu]} for gpu, count in enumerate(counts) if count]
+            config["instance_group"] = spread if gpus > 1 else [{"count": instances}]
         if generation:
             config["parameters"] = {GENERATION: {"string_value": str(generation)}}
         targets = self.published[model].targets.get(version, {})

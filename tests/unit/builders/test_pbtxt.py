@@ -63,6 +63,34 @@ def test_the_loads_config_scales_the_first_instance_group() -> None:
     assert groups('ensemble_scheduling { step [ { model_name: "a" model_version: -1 } ] }') is None
 
 
+@pytest.mark.parametrize(
+    ("text", "instances", "gpus", "groups"),
+    [
+        ("", 4, 2, [{"kind": "KIND_GPU", "count": 2, "gpus": [0, 1]}]),
+        ("", 1, 2, [{"kind": "KIND_GPU", "count": 1, "gpus": [0]}]),
+        (
+            'instance_group { name: "g" kind: KIND_GPU rate_limiter { priority: 2 } }',
+            5,
+            4,
+            [
+                {"name": "g", "kind": "KIND_GPU", "count": 1, "gpus": [0, 1, 2, 3], "rate_limiter": {"priority": 2}},
+                {"kind": "KIND_GPU", "count": 1, "gpus": [0], "rate_limiter": {"priority": 2}},
+            ],
+        ),
+        ("instance_group { gpus: [ 1, 3 ] }", 3, 4, [
+            {"kind": "KIND_GPU", "count": 1, "gpus": [1, 3]}, {"kind": "KIND_GPU", "count": 1, "gpus": [1]},
+        ]),
+        ("instance_group { kind: KIND_CPU }", 3, 4, [{"kind": "KIND_CPU", "count": 3}]),
+        ("", 3, 1, [{"count": 3}]),
+    ],
+)  # fmt: skip
+def test_instances_are_spread_over_several_gpus(text: str, instances: int, gpus: int, groups: object) -> None:
+    config = json.loads(to_json(f'name: "m" {text}', path="c", versions=[1], instances=instances, gpus=gpus))
+    assert config["instance_group"] == groups
+    read = parse_config(from_json(config, header="h", where="c"), path="c")
+    assert sum(it.instances_on(gpus) for it in read.instance_groups) == instances
+
+
 def test_the_loads_config_has_more_parameters() -> None:
     text = 'parameters { key: "k" value { string_value: "v" } }'
     data = json.loads(to_json(text, path="c", versions=[1], parameters={"g": "2"}))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from control_plane.actions import Restart
 from control_plane.deployments import Changes
@@ -10,7 +11,17 @@ from control_plane.planning.fitting import GRACE
 from control_plane.planning.lifecycle import LINGER
 from control_plane.planning.outages import TOO_MANY, WINDOW
 from control_plane.planning.retry import QUARANTINED_AFTER
-from control_plane.state import ActionRecord, Deployment, DeploymentName, Mark, ModelName, Result, Server, ServerId
+from control_plane.state import (
+    ActionRecord,
+    Deployment,
+    DeploymentName,
+    Device,
+    Mark,
+    ModelName,
+    Result,
+    Server,
+    ServerId,
+)
 from control_plane.wanted import ANY_POOL, Drift, Needs, Replicas
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
@@ -399,3 +410,23 @@ def test_the_only_server_is_not_drained_for_memory_that_does_not_come_back() -> 
         assert holders(rig) == ["s0"]
 
     run(scenario, servers=1)
+
+
+async def scale(rig: Rig, instances: int) -> None:
+    wanted = Changes(needs=Needs({ANY_POOL: Replicas(1)}, instances=instances))
+    assert isinstance(await rig.deployments.change(DeploymentName("b"), lambda _: wanted), Deployment)
+
+
+def test_instances_are_spread_over_the_gpus_of_a_server_that_has_several() -> None:
+    async def scenario() -> None:
+        devices = (Device("GPU-0"), Device("GPU-1"))
+        rig = Rig(replace(a_server("s0"), devices=devices))
+        await deploy(rig, replicas=1)
+        for asked in (3, 1, 4):
+            await scale(rig, asked)
+            await rig.settle()
+            groups = rig.triton.processes[S0].configs["b"]["instance_group"]
+            assert sum(group["count"] * len(group["gpus"]) for group in groups) == asked
+            assert rig.loop.view.by_id[S0].rows_of(B)[0].instances == asked
+
+    asyncio.run(scenario())

@@ -36,7 +36,7 @@ class HalfTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         answer = service_pb2.ModelConfigResponse()
         answer.config.backend = "python"
         answer.config.instance_group.add(count=2)
-        answer.config.instance_group.add(count=1)
+        answer.config.instance_group.add(count=1, gpus=[0, 1])
         answer.config.parameters["tritonfleet_generation"].string_value = "4"
         return answer
 
@@ -71,7 +71,7 @@ def test_a_server_that_keeps_its_statistics_is_healthy_all_the_same() -> None:
         seen = await control.observe(server)
         assert (seen.condition, seen.triton_version) == (ServerCondition.HEALTHY, "2.51.0")
         (row,) = seen.models
-        assert (row.instances, row.generation, row.succeeded, row.failed) == (3, 4, 0, 0)
+        assert (row.instances, row.generation, row.succeeded, row.failed) == (4, 4, 0, 0)
         assert row.backend == "python"
 
     run(HalfTriton(("m",), frozenset({"statistics"})), scenario)
@@ -83,7 +83,7 @@ def test_a_model_that_vanishes_between_the_calls_is_told_as_far_as_it_is_known()
         assert seen.condition is ServerCondition.HEALTHY
         assert [(it.name, it.state, it.instances, it.failed) for it in seen.models] == [
             ("gone", ModelState.READY, 0, 1),
-            ("here", ModelState.READY, 3, 1),
+            ("here", ModelState.READY, 4, 1),
         ]
 
     run(HalfTriton(("gone", "here"), frozenset({"config of gone"})), scenario)
