@@ -28,6 +28,8 @@ from control_plane.api import Access, Parts, create_app
 from control_plane.deployments import Deployments, FleetView
 from control_plane.distribution import Distribution
 from control_plane.embedded import EmbeddedFleet, ServerSpec
+from control_plane.embedded.facts import host_facts
+from control_plane.embedded.facts import memory_bytes as host_memory_bytes
 from control_plane.errors import ControlPlaneError, PortTakenError, SettingsError
 from control_plane.executor import Executor
 from control_plane.journal import Journal
@@ -266,6 +268,9 @@ def _specs(settings: Settings) -> list[ServerSpec]:
     def port(first: int | None, index: int) -> int | None:
         return None if first is None else first + _PORTS_PER_SERVER * index
 
+    memory_bytes = settings.server_memory_bytes
+    if memory_bytes is None:  # what GPUs have, nobody tells yet
+        memory_bytes = 0 if host_facts(None).compute_capabilities else host_memory_bytes() // max(1, settings.servers)
     return [
         ServerSpec(
             id=ServerId(f"triton-{index}"),
@@ -273,6 +278,7 @@ def _specs(settings: Settings) -> list[ServerSpec]:
             http_port=port(settings.triton_http_port, index),
             grpc_port=port(settings.triton_grpc_port, index),
             metrics_port=port(settings.triton_metrics_port, index),
+            memory_bytes=memory_bytes,
         )
         for index in range(settings.servers)
     ]

@@ -3,13 +3,19 @@
 Handed to the control plane with the server (`process`), which chooses by it what the server loads.
 """
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from builders.host import observe_host
 from builders.targets import Gpu, Host
 from control_plane.embedded.layout import OWN_BACKENDS
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
@@ -45,6 +51,20 @@ def host_facts(visible: str | None) -> HostFacts:
 def _host() -> Host:
     """Look once: neither GPUs nor packages come and go while this process runs."""
     return observe_host()
+
+
+def memory_bytes(meminfo: Path = MEMINFO, limits: tuple[Path, ...] = CGROUP_LIMITS) -> int:
+    """Return the bytes of memory that this machine has for its processes: its own, or less where a cgroup limits them.
+
+    0 where neither tells.
+    """
+    found = []
+    with suppress(OSError):
+        found += [int(size) * 1024 for size in re.findall(r"^MemTotal:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)]
+    for limit in limits:
+        with suppress(OSError, ValueError):  # not there, or "max"
+            found.append(int(limit.read_text()))
+    return min(found, default=0)
 
 
 def visible_capabilities(gpus: tuple[Gpu, ...], visible: str | None) -> tuple[str, ...]:

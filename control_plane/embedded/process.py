@@ -75,6 +75,7 @@ class ServerProcess:
             compute_capabilities=facts.compute_capabilities,
             backends=facts.backends,
             versions=facts.versions,
+            memory_bytes=self.spec.memory_bytes,
         )
 
     def processes(self) -> tuple[int, ...]:

@@ -33,7 +33,8 @@ class ServerSpec:
 
     A port of None is picked once, at the first start, and kept for the life of the server. `cpus` pins the server and
     its stubs to these cores. `extra_args` go to tritonserver as they are, after the ones built here. `extra_env` is
-    added to the small environment the server gets (`CUDA_VISIBLE_DEVICES` of a GPU slice, say).
+    added to the small environment the server gets (`CUDA_VISIBLE_DEVICES` of a GPU slice, say). `memory_bytes` is what
+    models may take, for placement to count with; 0 where nobody says. Nothing enforces it.
     """
 
     id: ServerId
@@ -46,6 +47,7 @@ class ServerSpec:
     extra_args: tuple[str, ...] = ()
     extra_env: tuple[tuple[str, str], ...] = ()
     ownership: Ownership = Ownership.BOUND
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

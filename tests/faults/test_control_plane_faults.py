@@ -130,7 +130,7 @@ def test_a_deployment_reaches_every_server_and_names_the_one_that_is_away(settin
         assert body["status"]["state"] == "degraded"
         assert body["status"]["servers"][1]["reason"].startswith("unreachable: Stopped.")
 
-    run(settings.model_copy(update={"servers": 2, "reconcile_interval_s": 1.0}), scenario)
+    run(settings.model_copy(update={"servers": 2, "reconcile_interval_s": 1.0, "server_memory_bytes": 2**30}), scenario)
 
 
 def test_a_model_whose_file_is_damaged_is_told_in_the_deployment(settings: Settings, repository: Path) -> None:
@@ -317,4 +317,4 @@ def test_a_server_whose_memory_does_not_come_back_after_an_unload_is_drained_and
         assert [(it["server"], it["state"]) for it in restarts] == [("triton-0", "done")]
         assert "MiB of memory did not come back" in restarts[0]["reason"]
 
-    run(settings.model_copy(update={"servers": 2, "reconcile_interval_s": 1.0}), scenario)
+    run(settings.model_copy(update={"servers": 2, "reconcile_interval_s": 1.0, "server_memory_bytes": 2**30}), scenario)
