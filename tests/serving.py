@@ -25,9 +25,9 @@ Array = NDArray[Any]
 
 
 @contextmanager
-def embedded_server(repository: Path, *extra_args: str) -> Iterator[EmbeddedServer]:
+def embedded_server(repository: Path, *extra_args: str, name: str = "test") -> Iterator[EmbeddedServer]:
     """Run one server over `repository`, models loaded on demand; it is gone afterwards."""
-    spec = ServerSpec(ServerId("test"), repository, extra_args=extra_args)
+    spec = ServerSpec(ServerId(name), repository, extra_args=extra_args)
     with asyncio.Runner() as runner:
         fleet = EmbeddedFleet([spec])
         runner.run(_enter(fleet))

@@ -4,14 +4,19 @@ All that a control plane does to the world goes through its ports, so a kill is 
 that writes or acts, and ends just before or just after one of them took effect. From then on the ports refuse whatever
 is left of that control plane; what was on its way to a server or a disk still arrives, as it would. A new control plane
 is built over the same fakes and run to rest, and the end is compared with that of a run that nobody cut.
+
+The recovery is cut too: after every `--again`-th kill the next control plane is killed as well, at a step of it
+that is drawn by a seed, and a third one has to come to the same end.
 """
 
+import argparse
 import asyncio
 import inspect
 import pickle
+import random
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -328,14 +333,14 @@ CASES = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run ended: the state, what it did, what the journal says, and how it was cut."""
+    """How a run ended: the state, what it did, what the journal says, each life's calls, and how it was cut."""
 
     state: dict[str, object]
     effects: Counter[Effect]
     calls: Counter[tuple[str, ServerId, str, int]]
     operations: tuple[Operation, ...]
-    counted: int
-    cut: str = ""
+    counted: tuple[int, ...]
+    cuts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -344,12 +349,14 @@ class Row:
 
     operation: str
     kill_points: int = 0
+    killed_again: int = 0
     converged: int = 0
     repeated: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.operation:20} {self.kill_points:11} {self.converged:9} {self.repeated:14}"
+        points = f"{self.kill_points:11} {self.killed_again:12}"
+        return f"{self.operation:20} {points} {self.converged:9} {self.repeated:14}"
 
 
 class _Inline(ThreadPoolExecutor):
@@ -372,7 +379,8 @@ async def _prepared(case: Case) -> bytes:
     return pickle.dumps(fakes)
 
 
-async def _lived(case: Case, before: bytes, life: Life, reference: Run | None) -> Run:
+async def _lived(case: Case, before: bytes, lives: Sequence[Life], reference: Run | None) -> Run:
+    """Have one control plane after the other, until one is not cut; the last of `lives` must not be."""
     fakes: Fakes = pickle.loads(before)  # noqa: S301 - pickled above
     earlier = {it.id for it in await fakes.operations.list(limit=1000) if it.is_finished}
     fakes.triton.calls.clear()
@@ -384,30 +392,31 @@ async def _lived(case: Case, before: bytes, life: Life, reference: Run | None) -
         if reference is not None and any(it.state is OperationState.DONE for it in own):
             assert fakes.ready() == reference.state["ready"], f"{case.kind} was told done too early"
 
-    try:
-        control = Control(fakes, life)
-        await control.journal.recover()
-        assert not isinstance(await case.ask(control), Infeasible)
-        await control.rest(told_in_time)
-    except BaseException:
-        if not life.dead:
-            raise
-        await life.buried()
-        fakes.clock.move(1)
-        control = Control(fakes, Life())
-        await control.journal.recover()
-        await case.ask(control)  # who got no answer asks again
-        await control.rest(told_in_time)
+    for number, life in enumerate(lives):
+        try:
+            control = Control(fakes, life)
+            await control.journal.recover()
+            answer = await case.ask(control)  # who got no answer asks again
+            assert number or not isinstance(answer, Infeasible)
+            await control.rest(told_in_time)
+            break
+        except BaseException:
+            if not life.dead:
+                raise
+            await life.buried()
+            fakes.clock.move(1)
     operations = tuple(it for it in await fakes.operations.list(limit=1000) if it.id not in earlier)
     effects, calls = Counter(fakes.triton.effects), Counter(fakes.triton.calls)
-    return Run(await fakes.state(), effects, calls, operations, life.count, life.cut)
+    counted, cuts = tuple(life.count for life in lives), tuple(life.cut for life in lives if life.cut)
+    return Run(await fakes.state(), effects, calls, operations, counted, cuts)
 
 
 def problems(run: Run, reference: Run) -> list[str]:
     """Return what is wrong with the end of a run that was cut, by that of one that was not."""
     found = [f"{what} differ: {run.state[what]}" for what, it in reference.state.items() if run.state[what] != it]
     again = run.calls - reference.calls
-    found += [f"{call} was repeated {times} times" for call, times in sorted(again.items()) if times > 1]
+    kills = len(run.cuts)
+    found += [f"{call} was repeated {times} times" for call, times in sorted(again.items()) if times > kills]
     found += [f"{it.id} is {it.state}" for it in run.operations if not it.is_finished]
     found += [f"{it.id} has failed: {it.cause}" for it in run.operations if it.state is OperationState.FAILED]
     steps = [step for operation in run.operations for step in operation.steps]
@@ -436,40 +445,61 @@ def problems(run: Run, reference: Run) -> list[str]:
     return found
 
 
-async def _row(name: str) -> Row:
+async def _row(name: str, again: int) -> Row:
     asyncio.get_running_loop().set_default_executor(_Inline())
     case, row = CASES[name], Row(name)
     before = await _prepared(case)
-    reference = await _lived(case, before, Life(), None)
+    reference = await _lived(case, before, [Life()], None)
     assert not problems(reference, reference), problems(reference, reference)
-    for number in range(1, reference.counted + 1):
-        for after in (False, True):
-            row.kill_points += 1
-            where = f"{name}, killed {'after' if after else 'before'} {number}"
-            life = Life(number, after=after)
-            try:
-                run = await _lived(case, before, life, reference)
-            except AssertionError as error:
-                row.problems.append(f"{where} ({life.cut}): {error}")
-                continue
-            wrong = problems(run, reference)
-            row.problems += [f"{where} ({run.cut}): {problem}" for problem in wrong]
-            row.converged += not wrong
-            row.repeated += (run.calls - reference.calls).total()
+    points = [(number, after) for number in range(1, reference.counted[0] + 1) for after in (False, True)]
+    dice = random.Random(name)
+    for index, (number, after) in enumerate(points):
+        row.kill_points += 1
+        where = f"{name}, killed {'after' if after else 'before'} {number}"
+        run = await _judged(row, where, (case, before, reference), [Life(number, after=after), Life()])
+        if run is None or index % again or not run.counted[1]:
+            continue
+        row.killed_again += 1
+        second, later = dice.randint(1, run.counted[1]), dice.random() < 0.5
+        where += f" and again {'after' if later else 'before'} {second}"
+        lives = [Life(number, after=after), Life(second, after=later), Life()]
+        await _judged(row, where, (case, before, reference), lives)
     return row
 
 
-def row(name: str) -> Row:
-    """Kill the control plane at every step of an operation, once before and once after it took effect."""
-    return asyncio.run(_row(name))
+async def _judged(row: Row, where: str, what: tuple[Case, bytes, Run], lives: Sequence[Life]) -> Run | None:
+    """Note how a run ended in the row; None where it did not end."""
+    case, before, reference = what
+    try:
+        run = await _lived(case, before, lives, reference)
+    except AssertionError as error:
+        row.problems.append(f"{where} ({[life.cut for life in lives]}): {error}")
+        return None
+    wrong = problems(run, reference)
+    row.problems += [f"{where} ({run.cuts}): {problem}" for problem in wrong]
+    row.converged += not wrong
+    row.repeated += (run.calls - reference.calls).total()
+    return run
+
+
+def row(name: str, again: int = 8) -> Row:
+    """Kill the control plane at every step of an operation, once before and once after it took effect.
+
+    After every `again`-th of these kills the one that recovers is killed too.
+    """
+    return asyncio.run(_row(name, again))
 
 
 def main() -> int:
     """Print the matrix, and whatever is wrong."""
-    sys.stdout.write(f"{'operation':20} {'kill points':>11} {'converged':>9} {'repeated steps':>14}\n")
+    parser = argparse.ArgumentParser(prog="crash_matrix", description=__doc__)
+    parser.add_argument("--again", type=int, default=1, help="after every how many kills there is a second one")
+    again: int = parser.parse_args().again
+    heads = f"{'kill points':>11} {'killed again':>12} {'converged':>9} {'repeated steps':>14}"
+    sys.stdout.write(f"{'operation':20} {heads}\n")
     wrong: list[str] = []
     for name in CASES:
-        found = row(name)
+        found = row(name, again)
         sys.stdout.write(f"{found}\n")
         sys.stdout.flush()
         wrong += found.problems
