@@ -88,14 +88,19 @@ def operations(client: httpx.Client, state: str) -> list[dict[str, Any]]:
 
 
 def change(fleet: Fleet, path: str, body: object, kill_after_s: float | None) -> Counter[str]:
-    """Ask for a change, kill the control plane so long after, and start it again. Returns what was loaded for it."""
+    """Ask for a change, kill the control plane so long after (None: once it is done), and start it again.
+
+    Returns what was loaded for it.
+    """
     before = fleet.loads()
     with process(fleet.settings) as (running, url), httpx.Client(base_url=url, timeout=90) as client:
         assert client.post(path, json=body).is_success
-        if kill_after_s is not None:
+        if kill_after_s is None:
+            converged(client)
+        else:
             time.sleep(kill_after_s)
-            running.send_signal(signal.SIGKILL)
-            running.wait(10)
+        running.send_signal(signal.SIGKILL)
+        running.wait(10)
     with process(fleet.settings) as (running, url), httpx.Client(base_url=url, timeout=90) as client:
         converged(client)
         done = operations(client, "done")
@@ -107,7 +112,7 @@ def change(fleet: Fleet, path: str, body: object, kill_after_s: float | None) ->
 
 @pytest.mark.timeout(300)
 def test_killed_at_random_moments_of_changes_nothing_is_loaded_twice_to_effect(fleet: Fleet) -> None:
-    """A change that nobody cut comes first, each kind: it says what is to be loaded for one."""
+    """A change that nobody cut comes first: it says what is to be loaded for one."""
     new = {"name": "d", "model": "sixfold"}
     assert change(fleet, "/v1/deployments", new, MOMENTS[0])["own-0/double:1"] >= 1
     assert fleet.answers("sixfold") == {6.0}
