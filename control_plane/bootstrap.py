@@ -17,8 +17,9 @@ from fastapi import FastAPI
 
 from control_plane.adapters.local_fleet import LocalFleet
 from control_plane.adapters.operation_store import SqlOperationStore
-from control_plane.adapters.registered_fleet import open_fleet, read_servers
+from control_plane.adapters.registered_fleet import RegisteredFleet, open_fleet
 from control_plane.adapters.repository import RepositoryFolder
+from control_plane.adapters.server_discovery import ServerDiscovery, SystemResolver
 from control_plane.adapters.server_repository import ServerRepository
 from control_plane.adapters.signatures import SignatureCheck, open_signature_check
 from control_plane.adapters.store import SqlStore
@@ -38,7 +39,7 @@ from control_plane.operations import OperationStore
 from control_plane.ports import DeploymentStore, Fleet
 from control_plane.reconciler import Reconciler, Timing, View, World
 from control_plane.settings import ENV_PREFIX, Settings
-from control_plane.state import Server, ServerId
+from control_plane.state import ServerId
 
 _GRACE_S = 5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -75,8 +76,8 @@ async def build_control_plane(settings: Settings, fleet: Fleet) -> AsyncIterator
     signatures = _signatures(settings)
     async with open_transactions(settings.state_path) as transactions:
         store, operations = SqlStore(transactions), SqlOperationStore(transactions)
-        whole = await open_fleet(fleet, store, _named(settings))
-        async with _run_loop(settings, whole, (store, operations), signatures) as control:
+        whole = await open_fleet(fleet, store)
+        async with _following(settings, whole), _run_loop(settings, whole, (store, operations), signatures) as control:
             yield control
 
 
@@ -94,7 +95,8 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
         transactions = await stack.enter_async_context(open_transactions(settings.state_path))
         store, operations = SqlStore(transactions), SqlOperationStore(transactions)
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
-        whole = await open_fleet(LocalFleet(fleet.servers()), store, _named(settings))
+        whole = await open_fleet(LocalFleet(fleet.servers()), store)
+        await stack.enter_async_context(_following(settings, whole))
         control = await stack.enter_async_context(_run_loop(settings, whole, (store, operations), signatures))
         api = await stack.enter_async_context(_answer(control.app, listener))
         yield RunningControlPlane(_url(settings, listener), fleet, control, api)
@@ -255,8 +257,20 @@ def _signatures(settings: Settings) -> SignatureCheck | None:
     return open_signature_check(settings.public_key, required=settings.signature_policy == "require")
 
 
-def _named(settings: Settings) -> tuple[Server, ...]:
-    return read_servers(settings.servers_file) if settings.servers_file is not None else ()
+@asynccontextmanager
+async def _following(settings: Settings, fleet: RegisteredFleet) -> AsyncIterator[None]:
+    """Have the servers of the file in the fleet, and follow it. SettingsError."""
+    if settings.servers_file is None:
+        yield
+        return
+    discovery = ServerDiscovery(settings.servers_file, fleet, SystemResolver(), Timing().now)
+    await discovery.begin()
+    following = asyncio.create_task(discovery.run(settings.discovery_interval_s), name="discovery")
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
 
 
 def _access(settings: Settings) -> Access:

@@ -73,6 +73,9 @@ class Fleet(Protocol):
     def servers(self) -> tuple[Server, ...]:
         """Every registered server."""
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what keeps servers from being known, in sentences."""
+
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called in the event loop when a server came or went. Call the result to end that."""
 

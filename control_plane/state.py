@@ -39,6 +39,15 @@ class Device:
     mig_profile: str = ""
 
 
+class ServerSource(StrEnum):
+    """By what a server is known."""
+
+    EMBEDDED = "embedded"
+    FILE = "file"
+    DISCOVERED = "discovered"
+    REGISTERED = "registered"
+
+
 DEFAULT_POOL = "default"
 
 
@@ -53,7 +62,7 @@ class Server:
     backends, and the versions of runtimes that do not come with its Triton, by name (`onnxruntime`, `tensorrt_rtx`).
     Which Triton it is, it says itself (`ObservedServer.triton_version`). `devices` are one MIG slice, or whole GPUs;
     none on a CPU. `memory_bytes` is what models may take of it, 0 where nobody said. `repository` is the folder that
-    its versions are copied to; empty where it reads the model repository itself.
+    its versions are copied to; empty where it reads the model repository itself. `source` says by what it is known.
     """
 
     id: ServerId
@@ -67,6 +76,7 @@ class Server:
     pool: str = DEFAULT_POOL
     labels: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
+    source: ServerSource = ServerSource.REGISTERED
 
     def __repr__(self) -> str:
         """Like the generated one, without the secret."""

@@ -40,6 +40,10 @@ class LocalFleet:
         """Every server, as it is reached now."""
         return tuple(entry.server for entry in self._supervised.values())
 
+    def problems(self) -> tuple[str, ...]:
+        """Return nothing: the set is fixed."""
+        return ()
+
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called when any of them changes state."""
         endings = [entry.listen(lambda _change: changed()) for entry in self._supervised.values()]

@@ -1,32 +1,54 @@
 """The `Fleet` of all servers: those that we started, those that a file names, and those registered through the API.
 
-The last are kept in the store. A file is read once, at the start; what it names is as fixed as what we started.
+The last are kept in the store. `server_discovery` follows the file, and the names in it that stand for servers.
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from control_plane.errors import SettingsError
 from control_plane.ports import DeploymentStore, Fleet, ServerLog
 from control_plane.state import Server, ServerId
 
 
 class RegisteredFleet:
-    """Servers of `started` and of `named`, and those in the store. Open it with `open_fleet`."""
+    """Servers of `started`, those that a file names, and those in the store. Open it with `open_fleet`."""
 
-    def __init__(
-        self, started: Fleet, store: DeploymentStore, named: Iterable[Server], registered: Iterable[Server]
-    ) -> None:
+    def __init__(self, started: Fleet, store: DeploymentStore, registered: Iterable[Server]) -> None:
         self._started, self._store = started, store
-        self._named = {server.id: server for server in named}
+        self._named: dict[ServerId, Server] = {}
+        self._discovered: dict[ServerId, Server] = {}
         self._registered = {server.id: server for server in registered}
+        self._problems: tuple[str, ...] = ()
         self._listeners: list[Callable[[], None]] = []
 
     def servers(self) -> tuple[Server, ...]:
         """Every server; where an id is there twice, the one we started comes first, then the file's."""
-        return tuple({**self._registered, **self._named, **{it.id: it for it in self._started.servers()}}.values())
+        started = {it.id: it for it in self._started.servers()}
+        return tuple({**self._registered, **self._discovered, **self._named, **started}.values())
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong with the file or its names."""
+        return self._problems
+
+    async def name(
+        self,
+        named: Iterable[Server],
+        discovered: Iterable[Server],
+        problems: tuple[str, ...] = (),
+        gone: Iterable[ServerId] = (),
+    ) -> None:
+        """Take what the file says now, and what its names stand for.
+
+        What is known of the discovered servers in `gone` is forgotten: an address may be another server's next time.
+        One that is no longer in the file is remembered, for whoever writes it there again.
+        """
+        before = self._named, self._discovered
+        self._named = {server.id: server for server in named}
+        self._discovered = {server.id: server for server in discovered}
+        self._problems = problems
+        for server in sorted(gone):
+            await self._store.unregister(server)
+        if (self._named, self._discovered) != before:
+            self._changed()
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called when a server that we started changes state, or one is registered or forgotten."""
@@ -45,7 +67,8 @@ class RegisteredFleet:
 
     async def register(self, server: Server) -> bool:
         """Keep a server, unless its id is that of one that we started or that the file names."""
-        if server.id in self._named or any(it.id == server.id for it in self._started.servers()):
+        others = {*self._named, *self._discovered, *(it.id for it in self._started.servers())}
+        if server.id in others:
             return False
         await self._store.register(server)
         self._registered[server.id] = server
@@ -54,8 +77,9 @@ class RegisteredFleet:
 
     async def unregister(self, server: ServerId) -> bool:
         """Forget a registered server."""
-        if not await self._store.unregister(server):
+        if server not in self._registered:  # the store would forget the mark and the records of any
             return False
+        await self._store.unregister(server)
         self._registered.pop(server, None)
         self._changed()
         return True
@@ -81,26 +105,6 @@ class RegisteredFleet:
             listener()
 
 
-async def open_fleet(started: Fleet, store: DeploymentStore, named: Iterable[Server] = ()) -> RegisteredFleet:
+async def open_fleet(started: Fleet, store: DeploymentStore) -> RegisteredFleet:
     """Return the fleet with the servers that the store keeps."""
-    return RegisteredFleet(started, store, named, await store.registered())
-
-
-_SERVERS = TypeAdapter(list[Server])
-
-
-def read_servers(path: Path) -> tuple[Server, ...]:
-    """Return the servers that the JSON file `path` names, a list of `state.Server`. Raises SettingsError."""
-    try:
-        servers = _SERVERS.validate_json(path.read_bytes())
-    except OSError as exc:
-        raise SettingsError(f"The file of servers {path} cannot be read: {exc.strerror}.") from exc
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"The file of servers {path}: {where}: {first['msg']}.") from exc
-    names = [server.id for server in servers]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SettingsError(f"The file of servers {path} names {', '.join(twice)} twice.")
-    return tuple(servers)
+    return RegisteredFleet(started, store, await store.registered())

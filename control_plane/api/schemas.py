@@ -10,7 +10,7 @@ from control_plane.api.wanted_schemas import MOST_INSTANCES, MOST_REPLICAS, NAME
 from control_plane.error_kinds import ErrorKind
 from control_plane.operations import OperationKind, OperationState, StepAction, StepState
 from control_plane.planning import DeploymentState
-from control_plane.state import ModelState, ServerCondition
+from control_plane.state import ModelState, ServerCondition, ServerSource
 
 DEPLOYMENT_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -341,6 +341,7 @@ class ServerBody(Body):
     condition: ServerCondition
     detail: str
     since: datetime | None
+    source: ServerSource
     pool: str
     labels: dict[str, str]
     devices: list[DeviceBody]
@@ -356,10 +357,11 @@ class ServerBody(Body):
 
 
 class ServerList(Body):
-    """Every registered server. `observed_at` is null until the first look ended."""
+    """Every server. `observed_at` is null until the first look ended; `problems` keep further ones from being known."""
 
     observed_at: datetime | None
     servers: list[ServerBody]
+    problems: list[str]
 
 
 class StepBody(Body):
@@ -510,11 +512,12 @@ class Live(Body):
 
 
 class Health(Body):
-    """Whether the loop runs, and what it sees."""
+    """Whether the loop runs, and what it sees. `problems` are what keeps servers from being known."""
 
     ready: bool
     reason: str
     passes: int
     last_pass_age_s: float | None
     last_error: str
+    problems: list[str]
     servers: dict[ServerCondition, int]

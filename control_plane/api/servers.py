@@ -20,6 +20,7 @@ from control_plane.state import (
     Server,
     ServerCondition,
     ServerId,
+    ServerSource,
 )
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"])
@@ -31,7 +32,7 @@ Model = Annotated[str, Path(pattern=schemas.MODEL_NAME, examples=["text_embeddin
 @router.get("")
 async def list_all(parts: UsedParts) -> schemas.ServerList:
     """Show every server with what it holds."""
-    return server_list(parts.reconciler.view)
+    return server_list(parts.reconciler.view, parts.fleet.problems())
 
 
 @router.post("", status_code=HTTPStatus.CREATED, responses=documented(HTTPStatus.CONFLICT))
@@ -58,9 +59,9 @@ async def get(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
 async def unregister(server_id: Id, parts: UsedParts) -> None:
     """Forget a registered server. What it holds goes on serving there, and is nobody's concern here any more."""
     if not await parts.fleet.unregister(ServerId(server_id)):
-        _seen(parts, server_id)
-        cause = f"Server '{server_id}' was not registered through the API."
-        step = "Stop it where it was started: its control plane, or the file that names it."
+        source = _seen(parts, server_id).server.source
+        cause = f"Server '{server_id}' was not registered through the API: it is {_KNOWN_BY[source]}."
+        step = _ENDED_BY[source]
         raise Problem(HTTPStatus.CONFLICT, "not-registered", "It cannot be forgotten", (cause,), step)
     parts.reconciler.wake()
 
@@ -117,6 +118,20 @@ async def release(server_id: Id, model: Model, parts: UsedParts) -> None:
     _seen(parts, server_id)
     await parts.store.forget(frozenset({ModelName(model)}), ServerId(server_id))
     parts.reconciler.wake()
+
+
+_KNOWN_BY = {
+    ServerSource.EMBEDDED: "one that this control plane started",
+    ServerSource.FILE: "named by the file of servers",
+    ServerSource.DISCOVERED: "an address of a name in the file of servers",
+    ServerSource.REGISTERED: "registered",
+}
+_ENDED_BY = {
+    ServerSource.EMBEDDED: "Start the control plane with fewer servers, or drain it: POST /v1/servers/{id}/drain.",
+    ServerSource.FILE: "Take it out of the file; that is noticed within seconds.",
+    ServerSource.DISCOVERED: "End the server: it is forgotten a minute after its address is gone from DNS.",
+    ServerSource.REGISTERED: "Send the request again.",
+}
 
 
 def _seen(parts: Parts, server_id: str) -> ObservedServer:

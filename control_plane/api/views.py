@@ -122,6 +122,7 @@ def server_body(seen: ObservedServer, view: View | None = None) -> schemas.Serve
         condition=seen.condition,
         detail=seen.detail,
         since=seen.since,
+        source=server.source,
         pool=server.pool,
         labels=dict(sorted(server.labels.items())),
         devices=[schemas.DeviceBody(**asdict(device)) for device in server.devices],
@@ -144,10 +145,10 @@ def _row_body(row: ObservedModel, broken: Broken | None) -> schemas.ModelRow:
     return schemas.ModelRow(name=row.name, version=row.version, state=row.state, reason=reason, instances=row.instances)
 
 
-def server_list(view: View) -> schemas.ServerList:
+def server_list(view: View, problems: Iterable[str]) -> schemas.ServerList:
     """Show every server."""
     servers = [server_body(seen, view) for seen in sorted(view.observed, key=lambda seen: seen.server.id)]
-    return schemas.ServerList(observed_at=view.started_at, servers=servers)
+    return schemas.ServerList(observed_at=view.started_at, servers=servers, problems=list(problems))
 
 
 def model_body(package: PublishedModel, view: View, deployments: Sequence[Deployment]) -> schemas.ModelBody:

@@ -35,6 +35,8 @@ def list_all(url: Url = DEFAULT_URL, token: Token = None, as_json: output.AsJson
         output.print_json(data)
     else:
         output.show(server_table(data["servers"]) if data["servers"] else "no server yet: tritonfleet server add <id>")
+        for problem in data["problems"]:
+            output.print_error(problem)
 
 
 @servers.command()
@@ -270,7 +272,11 @@ def _server(body: dict[str, Any]) -> Table:
     since = f" since {output.clock(body['since'])}" if body["since"] else ""
     detail = f": {body['detail']}" if body["detail"] else ""
     grid = output.stacked(
-        Text.assemble(f"{body['id']} (pool {body['pool']}): ", output.state(body["condition"]), f"{since}{detail}")
+        Text.assemble(
+            f"{body['id']} (pool {body['pool']}, {body['source']}): ",
+            output.state(body["condition"]),
+            f"{since}{detail}",
+        )
     )
     where = body["endpoints"]
     memory = f", {output.size(body['memory_bytes'])} for models" if body["memory_bytes"] else ""

@@ -49,8 +49,10 @@ def _watch(client: ControlPlaneClient, name: str | None) -> None:
 
 
 def _everything(client: ControlPlaneClient) -> dict[str, Any]:
+    fleet = client.get("/v1/servers")
     return {
-        "servers": client.get("/v1/servers")["servers"],
+        "servers": fleet["servers"],
+        "problems": fleet["problems"],
         "deployments": client.get("/v1/deployments")["deployments"],
         "models": client.get("/v1/models")["models"],
     }
@@ -58,6 +60,8 @@ def _everything(client: ControlPlaneClient) -> dict[str, Any]:
 
 def _overview(data: dict[str, Any]) -> Table:
     grid = output.stacked(server_table(data["servers"]))
+    for problem in data["problems"]:
+        grid.add_row(Text.assemble(("problem", "red"), f": {problem}"))
     quarantined = [
         (server["id"], model, output.state("quarantined"), why)
         for server in data["servers"]

@@ -201,10 +201,14 @@ class FakeFleet:
         self.restarts: list[tuple[ServerId, str]] = []
         self.restarting: Callable[[ServerId], None] | None = None
         self.ours = True
+        self.told: tuple[str, ...] = ()
         self.memory: dict[ServerId, int] = {}
 
     def servers(self) -> tuple[Server, ...]:
         return tuple(self.known)
+
+    def problems(self) -> tuple[str, ...]:
+        return self.told
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         self.listeners.append(changed)

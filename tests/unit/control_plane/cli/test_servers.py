@@ -23,7 +23,15 @@ def a_body(condition: str = "draining", *models: tuple[str, str], **more: Any) -
     device = {"uuid": "GPU-1", "product": "L4", "compute_capability": "8.9", "memory_bytes": 24 * 10**9}
     rest = {"labels": {"zone": "a"}, "devices": [{**device, "mig_profile": ""}], "memory_bytes": 10**9}
     since = "2026-01-01T00:00:00Z"
-    body = {"id": "s0", "condition": condition, "detail": "", "since": since, "pool": "gpu", "triton_version": "2.51.0"}
+    body = {
+        "id": "s0",
+        "condition": condition,
+        "detail": "",
+        "since": since,
+        "pool": "gpu",
+        "source": "file",
+        "triton_version": "2.51.0",
+    }
     used = {"memory_used_bytes": 700 * 2**20, "memory_missing_bytes": 300 * 2**20}
     return {**body, **rest, **used, "endpoints": where, "models": rows, "quarantined": {}, **more}
 
@@ -45,7 +53,7 @@ def test_servers_are_listed_and_shown(url: str) -> None:
     assert "s0 default healthy" in listed.flat
     assert [it["id"] for it in run_here("server", "list", "--json", "--url", url).data["servers"]] == ["s0", "s1"]
     shown = run_here("server", "show", "s1", "--url", url)
-    assert shown.out.startswith("s1 (pool default): healthy")
+    assert shown.out.startswith("s1 (pool default, registered): healthy")
     assert "b 1 READY" in shown.flat
     assert run_here("server", "show", "s1", "--json", "--url", url).data["id"] == "s1"
 
@@ -54,13 +62,13 @@ def test_a_server_is_shown_with_its_devices_and_what_is_quarantined() -> None:
     body = a_body("unreachable", detail="No [answer].", quarantined={"m": "It failed 5 times."})
     with scripted_server() as server:
         server.answer("GET /v1/servers/s0", body)
-        server.answer("GET /v1/servers", {"servers": [body]})
+        server.answer("GET /v1/servers", {"servers": [body], "problems": ["A name has no answer."]})
         server.answer("GET /v1/deployments", {"deployments": []})
         server.answer("GET /v1/models", {"models": []})
         shown = run_here("server", "show", "s0", "--url", server.url)
         status = run_here("status", "--url", server.url)
     for said in (
-        "s0 (pool gpu): unreachable since ",
+        "s0 (pool gpu, file): unreachable since ",
         "No [answer].",
         "Triton 2.51.0, 1.0 GB for models, 734.0 MB used, 314.6 MB of it did not come back",
         "labels: zone=a",
@@ -70,6 +78,7 @@ def test_a_server_is_shown_with_its_devices_and_what_is_quarantined() -> None:
     ):
         assert said in shown.flat
     assert "s0 gpu unreachable 20" in status.flat
+    assert "problem: A name has no answer." in status.flat
     assert "s0 m quarantined It failed 5 times." in status.flat
 
 
