@@ -24,27 +24,21 @@ from builders.plan import Failed, Pending, plan_build
 from builders.spec import CONFIG_FILENAME, find_packages, read_spec
 from builders.targets import Target, why_not_built_here
 from control_plane.adapters.engine_runner import engine_runner_of
-from control_plane.cli import output
+from control_plane.cli import completion, output
 from control_plane.cli.build_tables import build_data, build_table, candidates_table, plan_data, plan_table
+from control_plane.cli.completion import DEFAULT_REPOSITORY
 
 PENDING = 4
 """Exit code: this machine's part is done; something required needs another machine."""
-
-DEFAULT_REPOSITORY = Path("model_repository")
-
-
-def _complete(incomplete: str) -> list[str]:
-    try:
-        return [name for name in find_packages(DEFAULT_REPOSITORY) if name.startswith(incomplete)]
-    except SpecError:
-        return []
-
 
 Repository = Annotated[
     Path,
     typer.Option(
         "--model-repository", "-r", envvar="TRITONFLEET_MODEL_REPOSITORY", help="Folder that holds the packages."
     ),
+]
+Versioned = Annotated[
+    str, typer.Argument(help="MODEL or MODEL:VERSION (default: its newest).", autocompletion=completion.packages)
 ]
 Store = Annotated[
     str | None,
@@ -60,7 +54,7 @@ Packages = Annotated[
     typer.Argument(
         help="Packages to build, an ensemble's members with it; all where left out.",
         show_default=False,
-        autocompletion=_complete,
+        autocompletion=completion.packages,
     ),
 ]
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from control_plane.cli import output, settling
+from control_plane.cli import completion, output, settling
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, deployment_path
 
-Name = Annotated[str, typer.Argument(help="The deployment's name.")]
+Name = Annotated[str, typer.Argument(help="The deployment's name.", autocompletion=completion.deployments)]
 
 
 def scale(

@@ -21,7 +21,8 @@ import typer
 
 from builders.pipeline import BuildResult
 from control_plane.cli import output
-from control_plane.cli.build import DEFAULT_REPOSITORY, Repository, build_model
+from control_plane.cli.build import Repository, build_model
+from control_plane.cli.completion import DEFAULT_REPOSITORY
 from control_plane.errors import LoadFailedError, PermanentError
 from control_plane.settings import Settings
 

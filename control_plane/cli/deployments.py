@@ -8,15 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
-from control_plane.cli import output, settling
+from control_plane.cli import changes, completion, output, settling
 from control_plane.cli import wanted_options as asked
 from control_plane.cli.client import DEFAULT_URL, ApiError, ControlPlaneClient, Token, Url, deployment_path
 
 
 def deploy(
-    model: Annotated[str, typer.Argument(help="The model to serve: a package of the repository, often an ensemble.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model to serve: a package of the repository, often an ensemble.", autocompletion=completion.models
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option("--name", help="The deployment's name (default: the model's).", show_default=False)
+        str | None,
+        typer.Option(
+            "--name",
+            help="The deployment's name (default: the model's).",
+            show_default=False,
+            autocompletion=completion.deployments,
+        ),
     ] = None,
     version: Annotated[
         int | None, typer.Option("--version", min=1, help="Version to pin (default: the newest).", show_default=False)
@@ -34,6 +45,7 @@ def deploy(
             help="A precision that will do (fp32, fp16, bf16, int8, fp8), again for the next best; 'default' is each "
             "version's most precise.",
             show_default=False,
+            autocompletion=completion.precisions,
         ),
     ] = None,
     allow_unproven: Annotated[
@@ -113,7 +125,7 @@ def deploy(
 
 
 def undeploy(
-    name: Annotated[str, typer.Argument(help="The deployment's name.")],
+    name: changes.Name,
     dry_run: settling.DryRun = False,
     wait: settling.Wait = 60,
     url: Url = DEFAULT_URL,

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from control_plane.cli import output
+from control_plane.cli import completion, output
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url
 
 _AGAIN_S = 0.5
 
 
 def endpoints(
-    model: Annotated[str, typer.Argument(help="The model, as clients name it.")],
+    model: Annotated[str, typer.Argument(help="The model, as clients name it.", autocompletion=completion.models)],
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Print it again whenever it changes.")] = False,
     url: Url = DEFAULT_URL,
     token: Token = None,

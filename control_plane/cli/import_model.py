@@ -9,7 +9,8 @@ from builders.errors import SourceError
 from builders.sources.triton_import import ImportResult, ImportSettings, import_model
 from builders.sources.triton_model import ImportPlan, import_plan
 from control_plane.cli import output
-from control_plane.cli.build import DEFAULT_REPOSITORY, Repository
+from control_plane.cli.build import Repository
+from control_plane.cli.completion import DEFAULT_REPOSITORY
 from control_plane.cli.signature import sign_from_environment
 
 

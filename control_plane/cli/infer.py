@@ -14,7 +14,7 @@ import tritonclient.http
 import typer
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from control_plane.cli import output
+from control_plane.cli import completion, output
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url
 from control_plane.errors import PermanentError, ServerUnreachableError
 
@@ -35,7 +35,7 @@ class InferenceFailedError(PermanentError):
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A model that is deployed.")],
+    model: Annotated[str, typer.Argument(help="A model that is deployed.", autocompletion=completion.models)],
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts, for a model with one string input.", show_default=False)
     ] = None,

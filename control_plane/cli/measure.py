@@ -21,7 +21,8 @@ from builders.measure.profile import HardwareProfile
 from builders.measure.report import COST_COLUMNS, POINT_COLUMNS, cost_rows, device_text, point_rows, skipped_lines
 from builders.measure.sweep import AS_CONFIGURED, Grid, Point
 from control_plane.cli import output
-from control_plane.cli.build import DEFAULT_REPOSITORY, Repository
+from control_plane.cli.build import Repository, Versioned
+from control_plane.cli.completion import DEFAULT_REPOSITORY
 from control_plane.measuring import Circumstances, profile_of
 
 DEFAULT_PROFILES = Path(".tritonfleet/profiles")
@@ -38,7 +39,7 @@ class Ended:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="MODEL or MODEL:VERSION (default: its newest).")],
+    model: Versioned,
     repository: Repository = DEFAULT_REPOSITORY,
     target: Annotated[
         str, typer.Option(help="Which of the version's targets, such as onnxruntime-cpu-int8 (default: its own).")

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli import output
+from control_plane.cli import completion, output
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, segment
 from control_plane.operations import OperationState
 
@@ -16,16 +16,33 @@ _LIMIT = 20
 def operations(
     operation: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="An operation, to show its steps.", show_default=False),
+        typer.Argument(
+            metavar="[ID]",
+            help="An operation, to show its steps.",
+            show_default=False,
+            autocompletion=completion.operations,
+        ),
     ] = None,
     state: Annotated[
         list[OperationState] | None, typer.Option("--state", help="Only those in this state. Repeatable.")
     ] = None,
     deployment: Annotated[
-        str | None, typer.Option("--deployment", help="Only those of this deployment.", show_default=False)
+        str | None,
+        typer.Option(
+            "--deployment",
+            help="Only those of this deployment.",
+            show_default=False,
+            autocompletion=completion.deployments,
+        ),
     ] = None,
     server: Annotated[
-        str | None, typer.Option("--server", help="Only those with a step on this server.", show_default=False)
+        str | None,
+        typer.Option(
+            "--server",
+            help="Only those with a step on this server.",
+            show_default=False,
+            autocompletion=completion.servers,
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, max=500, help=f"How many (default: {_LIMIT}).", show_default=False)
@@ -56,7 +73,14 @@ def operations(
 
 
 def cancel(
-    operation: Annotated[str, typer.Argument(metavar="ID", help="The operation, as `operations` shows it.")],
+    operation: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The operation, as `operations` shows it.",
+            autocompletion=completion.open_operations,
+        ),
+    ],
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: output.AsJson = False,

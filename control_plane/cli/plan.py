@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli import output
+from control_plane.cli import completion, output
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, deployment_path
 
 
@@ -26,7 +26,7 @@ def plan(url: Url = DEFAULT_URL, token: Token = None, as_json: output.AsJson = F
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="The deployment's name.")],
+    name: Annotated[str, typer.Argument(help="The deployment's name.", autocompletion=completion.deployments)],
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: output.AsJson = False,

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from builders.errors import SourceError
-from control_plane.cli import output, settling
+from control_plane.cli import completion, output, settling
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, segment
 from control_plane.cli.status import server_table
 from control_plane.cli.values import capability, pair, size
@@ -20,7 +20,9 @@ _GONE = "UNAVAILABLE"
 
 servers = typer.Typer(no_args_is_help=True, help="The Triton servers of the fleet.")
 
-Server = Annotated[str, typer.Argument(help="The server's id, as `server list` shows it.")]
+Server = Annotated[
+    str, typer.Argument(help="The server's id, as `server list` shows it.", autocompletion=completion.servers)
+]
 
 
 @servers.command("list")
@@ -55,7 +57,12 @@ def add(
     grpc: Annotated[str, typer.Option("--grpc", metavar="HOST:PORT", help="Where its gRPC is.")],
     http: Annotated[str, typer.Option("--http", metavar="HOST:PORT", help="Where its HTTP is.")],
     metrics: Annotated[str, typer.Option("--metrics", metavar="HOST:PORT", help="Where its metrics are.")],
-    pool: Annotated[str | None, typer.Option("--pool", help="Its pool (default: default).", show_default=False)] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool", help="Its pool (default: default).", show_default=False, autocompletion=completion.pools
+        ),
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label. Repeatable.", show_default=False)
     ] = None,
@@ -190,7 +197,7 @@ def restart(server: Server, url: Url = DEFAULT_URL, token: Token = None, as_json
 @servers.command()
 def release(
     server: Server,
-    model: Annotated[str, typer.Argument(help="The quarantined model.")],
+    model: Annotated[str, typer.Argument(help="The quarantined model.", autocompletion=completion.quarantined)],
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: output.AsJson = False,

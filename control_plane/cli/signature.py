@@ -14,8 +14,9 @@ from rich.text import Text
 
 from builders.errors import SourceError
 from builders.manifest import version_numbers
-from control_plane.cli import output
-from control_plane.cli.build import DEFAULT_REPOSITORY, Repository
+from control_plane.cli import completion, output
+from control_plane.cli.build import Repository
+from control_plane.cli.completion import DEFAULT_REPOSITORY
 
 if TYPE_CHECKING:
     from builders.supply_chain.signing import VerificationResult
@@ -42,7 +43,11 @@ def verify(
     ],
     packages: Annotated[
         list[str] | None,
-        typer.Argument(help="Packages to verify; all of the repository when left out.", show_default=False),
+        typer.Argument(
+            help="Packages to verify; all of the repository when left out.",
+            show_default=False,
+            autocompletion=completion.packages,
+        ),
     ] = None,
     repository: Repository = DEFAULT_REPOSITORY,
     as_json: output.AsJson = False,

@@ -8,13 +8,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli import output
+from control_plane.cli import completion, output
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, deployment_path
 
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="A deployment; everything when left out.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A deployment; everything when left out.",
+            show_default=False,
+            autocompletion=completion.deployments,
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")] = False,
     url: Url = DEFAULT_URL,

@@ -6,7 +6,7 @@ command runs it against the source's own answers.
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.text import Text
@@ -19,11 +19,12 @@ from builders.proving import Proof, attest_proof, prove_version
 from builders.supply_chain.keys import signer_from_environment
 from control_plane.adapters.engine_runner import run_target
 from control_plane.cli import output
-from control_plane.cli.build import DEFAULT_REPOSITORY, Repository, Store
+from control_plane.cli.build import Repository, Store, Versioned
+from control_plane.cli.completion import DEFAULT_REPOSITORY
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="MODEL or MODEL:VERSION (default: its newest).")],
+    model: Versioned,
     repository: Repository = DEFAULT_REPOSITORY,
     store: Store = None,
     as_json: output.AsJson = False,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from control_plane.cli import completion
 from control_plane.cli.values import capability, number, pair, size
 from control_plane.wanted import Drift, Isolation
 
@@ -28,7 +29,13 @@ MaxReplicas = Annotated[
 ]
 Pools = Annotated[
     list[str] | None,
-    typer.Option("--pool", metavar="NAME=N", help="Replicas in a pool of their own. Repeatable.", show_default=False),
+    typer.Option(
+        "--pool",
+        metavar="NAME=N",
+        help="Replicas in a pool of their own. Repeatable.",
+        show_default=False,
+        autocompletion=completion.replicas_in_pools,
+    ),
 ]
 Instances = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from control_plane.cli import output
+from control_plane.cli import completion, output
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, deployment_path
 from control_plane.cli.operations import headline, step_words
 from control_plane.operations import FINISHED
@@ -23,7 +23,11 @@ _AGAIN_S = 0.5
 def watch(
     name: Annotated[
         str | None,
-        typer.Argument(help="A deployment, until its newest operation has finished.", show_default=False),
+        typer.Argument(
+            help="A deployment, until its newest operation has finished.",
+            show_default=False,
+            autocompletion=completion.deployments,
+        ),
     ] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
