@@ -12,6 +12,7 @@ that is drawn by a seed, and a third one has to come to the same end.
 import argparse
 import asyncio
 import inspect
+import logging
 import pickle
 import random
 import sys
@@ -495,6 +496,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="crash_matrix", description=__doc__)
     parser.add_argument("--again", type=int, default=1, help="after every how many kills there is a second one")
     again: int = parser.parse_args().again
+    logging.disable(logging.WARNING)  # every kill leaves a few
     heads = f"{'kill points':>11} {'killed again':>12} {'converged':>9} {'repeated steps':>14}"
     sys.stdout.write(f"{'operation':20} {heads}\n")
     wrong: list[str] = []
