@@ -3,7 +3,8 @@
 One control plane over one embedded tritonserver, and small Python models that are all alike. Each round deploys one
 through REST (`?wait=`, so the answer comes once it is observed to serve) and loads another by Triton's own gRPC call
 on the same server; the order alternates. What is between the two is pinning, placing, the journal on disk, and looking
-at the server before and after.
+at the server before and after. What Triton loaded by itself is unloaded between the rounds, before the control plane
+does that, and both begin with nothing under way.
 """
 
 import argparse
@@ -53,9 +54,17 @@ async def measure(rounds: int, root: Path) -> tuple[list[float], list[float]]:
                 begun = time.perf_counter()
                 await triton.load_model(f"loaded{number}", headers={ADMIN: server.admin_key or ""}, client_timeout=60.0)
                 loads.append(time.perf_counter() - begun)
+                await triton.unload_model(f"loaded{number}", headers={ADMIN: server.admin_key or ""})
+
+            async def at_rest() -> None:
+                for _ in range(2):
+                    running.control.reconciler.wake()
+                    await running.control.reconciler.pass_ended()
+                await running.control.reconciler.executions_ended()
 
             for number in range(rounds):
                 for step in (deploy, load) if number % 2 else (load, deploy):
+                    await at_rest()
                     await step(number)
     return deploys[1:], loads[1:]  # the first of each warms up
 
