@@ -8,7 +8,7 @@ import pytest
 
 from builders.artifacts import Artifact
 from builders.assemble import _default
-from builders.errors import ConfigError
+from builders.errors import ConfigError, SpecError
 from builders.forms import EVIDENCE_FILENAME
 from builders.manifest import Manifest
 from builders.pbtxt import parse_config
@@ -180,15 +180,28 @@ def test_a_config_that_triton_would_refuse_is_told_with_the_target(tmp_path: Pat
     assert not (tmp_path / "repository" / GRAPH / "1").exists()
 
 
-def test_a_wrong_override_is_told_before_anything_is_made(tmp_path: Path) -> None:
-    batches = PLAIN + "[targets.config]\ndynamic_batching = { preferred_batch_size = [64] }\n"
-    package = write_graph(tmp_path / "repository", batches)
+BATCHES = PLAIN + "[targets.config]\ndynamic_batching = { preferred_batch_size = [64] }\n"
+SHAPELESS = PLAIN + '[targets.config]\ninput = [{ name = "x", data_type = "TYPE_FP32", dims = [0] }]\n'
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "said", "before"),
+    [
+        (BATCHES, SpecError, r"model.toml:\d+: .*preferred_batch_size 64 is above max_batch_size 8", "export"),
+        (SHAPELESS, ConfigError, f"the config generated for {FP32} is not one", "candidate"),
+    ],
+)
+def test_a_wrong_override_is_told_before_anything_is_made(
+    tmp_path: Path, targets: str, error: type[Exception], said: str, before: str
+) -> None:
+    """What the graph has no part in is told at once; the rest once it was exported."""
+    package = write_graph(tmp_path / "repository", targets)
     told: list[str] = []
     builder = replace(builder_of(tmp_path / "repository"), report=lambda progress: told.append(progress.step))
-    with pytest.raises(ConfigError, match="preferred_batch_size 64 is above max_batch_size 8"):
+    with pytest.raises(error, match=said):
         build(builder, package.name)
-    assert "export" in told
-    assert not any("candidate" in step for step in told)
+    assert ("export" in told) is (before != "export")
+    assert not any(before in step for step in told)
 
 
 SHAPES = '[[inputs]]\nname = "x"\nmin = [1, 8]\nopt = [4, 8]\nmax = [8, 8]\n'

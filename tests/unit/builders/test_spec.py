@@ -122,6 +122,30 @@ def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
             r"targets\.1\.candidates: tensorrt-sm_90-fp8 has no candidate 'qqd\+slim'; did you mean 'qdq",
         ),
         (ENCODER + "[config]\nmax_batch_size = 2026-01-01", r"model.toml:20: config: "),
+        (
+            ENCODER + "[config]\nmax_batch_size = 8\ndynamic_batching = { preferred_batch_size = [4, 16] }",
+            r"model.toml:21: config\.dynamic_batching: preferred_batch_size 16 is above max_batch_size 8",
+        ),
+        (
+            ENCODER + "[targets.config]\nmax_batch_size = 8\n[config]\ndynamic_batching.preferred_batch_size = [9]",
+            r"model.toml:21: config\.dynamic_batching: preferred_batch_size 9 is above max_batch_size 0",
+        ),
+        (
+            ENCODER + "[config]\nmax_batch_size = -1",
+            r"model.toml:20: config\.max_batch_size: max_batch_size is -1; it must",
+        ),
+        (
+            ENCODER + "[config]\nmax_batch_size = 8\n[targets.config]\nversion_policy.latest.num_versions = 0",
+            r"model.toml:21: targets\.1\.config\.version_policy: version_policy: latest needs num_versions",
+        ),
+        (
+            ENCODER + "[targets.config]\ninstance_group = [{ kind = 'KIND_CPU', gpus = [0] }]",
+            r"model.toml:20: targets\.1\.config\.instance_group: .*gpus",
+        ),
+        (
+            ENCODER + '[config]\nname = "n"',
+            r"model.toml:20: config\.name: name: \"n\" differs from the folder's name 'm'",
+        ),
         (ENCODER.replace('name = "m"', 'name = "../m"'), "model.toml:2: name: String should match pattern"),
     ],
 )
@@ -130,6 +154,12 @@ def test_each_mistake_is_told_with_file_line_and_field(package: Path, text: str,
     with pytest.raises(SpecError, match=said) as raised:
         read_spec(package)
     assert str(package / "model.toml") in str(raised.value)
+
+
+def test_what_depends_on_the_graph_is_judged_with_it(package: Path) -> None:
+    tensors = "input = [{ name = 'a', dims = [3] }]\nbatch_input = [{ target_name = ['b'], source_input = ['a'] }]"
+    (package / "model.toml").write_text(f"{ENCODER}[config]\n{tensors}\n")
+    assert read_spec(package).config["input"] == [{"name": "a", "dims": [3]}]
 
 
 def test_every_mistake_is_told_at_once(package: Path) -> None:
