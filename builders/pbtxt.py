@@ -168,6 +168,8 @@ def _parse_message(text: str, path: str) -> Untyped:
     except text_format.ParseError as exc:
         problem = str(exc).split(" : ", 1)[-1]
         raise ConfigError(path, problem, exc.GetLine()) from exc
+    except ValueError as exc:  # protobuf lets this one of its own through: an enum's number beyond 32 bits
+        raise ConfigError(path, str(exc)) from exc
     _check_newer(message, path)
     return message
 

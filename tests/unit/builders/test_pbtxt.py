@@ -112,6 +112,7 @@ def test_the_loads_config_has_more_parameters() -> None:
             r"^c: Triton 2.51 .* does not know .*max_inflight_requests",
         ),
         ("input [ { data_type: 99 } ]", "^c: .*99"),
+        ("input [ { data_type: 99999999999999999999 } ]", "^c: Value out of range: 9+"),
     ],
 )
 def test_an_error_has_its_line_and_cause(text: str, said: str) -> None:
