@@ -33,7 +33,7 @@ class TritonControl(Protocol):
 
         Of one with devices also what is taken of their memory, where its metrics tell that. Never raises for a server
         that does not answer: that is an observation. One that keeps its statistics or a config to itself is HEALTHY
-        still, with zeros there.
+        still, with zeros there, and so is one that says that it is not ready, with a remark.
         """
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:

@@ -60,6 +60,10 @@ class Deadlines:
     unload_s: float = 30.0
 
 
+_NOT_READY = (
+    "It answers, and says that it is not ready, so that a Kubernetes probe takes it out: with strict readiness, "
+    "Triton's default, one model that failed to load is enough (--strict-readiness=false ends that)."
+)
 _MOST_REQUESTS = 4
 """How many requests a probe consists of at most, however many instances there are: each may take its deadline."""
 
@@ -99,8 +103,11 @@ class GrpcTritonControl:
         """
         try:
             models, version = await self._index(server), await self._version(server)
-            counted, filled, used = await asyncio.gather(
-                self._counts(server), self._with_configs(server, models), self._memory_used(server)
+            counted, filled, used, remark = await asyncio.gather(
+                self._counts(server),
+                self._with_configs(server, models),
+                self._memory_used(server),
+                self._unreadiness(server),
             )
         except AdminKeyRefusedError as error:
             return ObservedServer(server, ServerCondition.DEGRADED, detail=str(error))
@@ -110,7 +117,9 @@ class GrpcTritonControl:
         known = await self._connection(server)
         known.instances = {row.name: row.instances for row in filled}
         seen = tuple(with_counts(row, counted) for row in filled)
-        return ObservedServer(server, ServerCondition.HEALTHY, seen, triton_version=version, memory_used_bytes=used)
+        return ObservedServer(
+            server, ServerCondition.HEALTHY, seen, detail=remark, triton_version=version, memory_used_bytes=used
+        )
 
     async def load(self, server: Server, model: ModelName, config: str) -> None:
         """Load `model` with `config`; see the port."""
@@ -209,6 +218,16 @@ class GrpcTritonControl:
         except ServerUnreachableError as error:
             logger.debug("No memory of server %s: %s", server.id, error)
             return None
+
+    async def _unreadiness(self, server: Server) -> str:
+        """Return a remark where the server says that it is not ready; empty where it is, or keeps that to itself."""
+        client = (await self._connection(server)).client
+        try:
+            ready = await client.is_server_ready(headers=_headers(server), client_timeout=self._deadlines.observe_s)
+        except InferenceServerException as exc:
+            logger.debug("Server %s does not say whether it is ready: %s", server.id, exc)
+            return ""
+        return "" if ready else _NOT_READY
 
     async def _with_configs(self, server: Server, models: tuple[ObservedModel, ...]) -> list[ObservedModel]:
         return await asyncio.gather(*(self._with_config(server, row) for row in models))

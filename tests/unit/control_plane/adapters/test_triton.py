@@ -20,9 +20,13 @@ class HalfTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     models: tuple[str, ...]
     refuses: frozenset[str] = frozenset()
+    ready: bool = True
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         return service_pb2.ServerMetadataResponse(version="2.51.0")
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return service_pb2.ServerReadyResponse(ready=self.ready)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         answer = service_pb2.RepositoryIndexResponse()
@@ -87,3 +91,12 @@ def test_a_model_that_vanishes_between_the_calls_is_told_as_far_as_it_is_known()
         ]
 
     run(HalfTriton(("gone", "here"), frozenset({"config of gone"})), scenario)
+
+
+def test_a_server_that_is_not_ready_is_commanded_and_says_so() -> None:
+    async def scenario(control: GrpcTritonControl, server: Server, _: Any) -> None:
+        seen = await control.observe(server)
+        assert (seen.condition, seen.answers) == (ServerCondition.HEALTHY, True)
+        assert "says that it is not ready" in seen.detail
+
+    run(HalfTriton(("m",), ready=False), scenario)
