@@ -23,6 +23,7 @@ from control_plane.cli import (
     measure,
     operations,
     output,
+    placement,
     plan,
     serve,
     servers,
@@ -65,6 +66,7 @@ app.command("cancel")(operations.cancel)
 app.command("watch")(watch.watch)
 app.command("endpoints")(endpoints.endpoints)
 app.add_typer(servers.servers, name="server")
+app.add_typer(placement.placement, name="placement")
 app.command("infer")(infer.command)
 app.command("demo")(demo.command)
 

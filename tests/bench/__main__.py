@@ -6,7 +6,15 @@ Names after it choose: `python -m tests.bench reload_under_load`. Takes about ha
 import subprocess
 import sys
 
-BENCHES = ("text_embedding", "reload_under_load", "onnx_conformance", "encoder_peers", "deploy_overhead", "fleet_scale")
+BENCHES = (
+    "text_embedding",
+    "reload_under_load",
+    "onnx_conformance",
+    "encoder_peers",
+    "deploy_overhead",
+    "fleet_scale",
+    "sizing",
+)
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ COMMANDS = (
     *("serve", "deploy", "undeploy", "scale", "rollback", "revisions", "status", "plan", "explain"),
     *("operations", "cancel", "watch", "endpoints", "infer", "demo"),
 )
-GROUPS = ("key", "server")
+GROUPS = ("key", "server", "placement")
 SERVER_COMMANDS = ("list", "show", "add", "remove", "drain", "resume", "restart", "release")
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 

@@ -1,0 +1,115 @@
+"""GPU products by name, each with its MIG profiles, from the data file beside this package.
+
+A product without MIG has one profile, `full`: the whole card. Compute capability and multiprocessors are data; nothing
+is derived from a profile's name.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+MIB = 2**20
+FULL = "full"
+"""Key of the one profile of a GPU without MIG."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigProfile:
+    """One kind of GPU instance of a product.
+
+    `key` names it alike on every product of a layout, `name` is the published one ("1g.10gb"). `starts` and
+    `memory_slices` count memory slices, `g` compute slices; `most` of it fit one GPU. `profile_id` is that of
+    `nvidia-smi mig -lgip`; None for a whole card.
+    """
+
+    key: str
+    name: str
+    g: int
+    memory_slices: int
+    most: int
+    starts: tuple[int, ...]
+    memory_bytes: int
+    multiprocessors: int
+    profile_id: int | None = None
+
+    @property
+    def takes_all_media(self) -> bool:
+        """Whether it has every media engine of the GPU, so that beside it only profiles without any fit (inferred)."""
+        return self.key.endswith("+me.all")
+
+    @property
+    def has_no_media(self) -> bool:
+        """Whether it is a variant without media engines."""
+        return self.key.endswith("-me")
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A GPU product: how many slices of each kind it has, and its profiles by key."""
+
+    name: str
+    compute_capability: str
+    memory_slices: int
+    compute_slices: int
+    profiles: Mapping[str, MigProfile] = field(repr=False)
+
+    @property
+    def has_mig(self) -> bool:
+        """Whether it can be cut."""
+        return FULL not in self.profiles
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """Keys of the profiles that are no variant: without media or graphics suffix, and without doubled memory."""
+        return tuple(key for key in self.profiles if key == FULL or key.rstrip("g").isdigit())
+
+
+@cache
+def products() -> Mapping[str, Product]:
+    """Return every product of the data file, by name."""
+    data = tomllib.loads(files(__package__).joinpath("data/mig_profiles.toml").read_text(encoding="utf-8"))
+    return {name: _product(name, entry, data["layout"]) for name, entry in sorted(data["product"].items())}
+
+
+def product_named(name: str) -> Product:
+    """Return the product `name`. KeyError with those there are, the closest first."""
+    known = products()
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        meant = f"; did you mean '{close[0]}'?" if close else ""
+        raise KeyError(f"There is no product '{name}'{meant} There are: {', '.join(known)}.")
+    return known[name]
+
+
+def _product(name: str, entry: Mapping[str, Any], layouts: Mapping[str, Any]) -> Product:
+    if "layout" not in entry:
+        whole = MigProfile(FULL, FULL, 1, 1, 1, (0,), entry["mib"][FULL] * MIB, entry["sm"][FULL])
+        return Product(name, entry["compute_capability"], 1, 1, {FULL: whole})
+    layout = layouts[entry["layout"]]
+    profiles = {
+        it["key"]: MigProfile(
+            it["key"],
+            entry["names"][it["key"]],
+            it["g"],
+            it["memory_slices"],
+            it["max"],
+            tuple(it["starts"]),
+            _of(entry["mib"], it["key"]) * MIB,
+            _of(entry["sm"], it["key"]),
+            it["profile_id"],
+        )
+        for it in layout["profiles"]
+    }
+    return Product(name, entry["compute_capability"], layout["memory_slices"], layout["compute_slices"], profiles)
+
+
+def _of(figures: Mapping[str, int], key: str) -> int:
+    """Return the figure of a profile; a variant without one of its own has that of its plain key."""
+    if key in figures:
+        return figures[key]
+    plain = key.partition("+")[0].partition("-")[0]
+    return figures[plain]
