@@ -58,11 +58,11 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@test -n "$(ALLOW_CUDA)" || $(BIN)/python -c 'import torch' 2>/dev/null || \
 		$(PIP) install --dry-run --report - $(TORCH_FLAGS) $(TORCH) 2>/dev/null | $(BIN)/python -c "$$NEEDS_CPU_TORCH"
 	@$(PIP) install $(TORCH_FLAGS) $(TORCH)
-	@$(PIP) install --constraint constraints.txt --editable '.[cpu,embedded,export,models]'
+	@$(PIP) install --constraint constraints.txt --editable '.[cpu,embedded,export,models,placement]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
-	@$(PIP) install --constraint constraints.txt --editable '.[cpu,embedded,export,models,dev]'
+	@$(PIP) install --constraint constraints.txt --editable '.[cpu,embedded,export,models,placement,dev]'
 	@touch $@
 
 demo: $(VENV)/run.stamp

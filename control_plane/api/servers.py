@@ -127,7 +127,7 @@ _KNOWN_BY = {
     ServerSource.REGISTERED: "registered",
 }
 _ENDED_BY = {
-    ServerSource.EMBEDDED: "Start the control plane with fewer servers, or drain it: POST /v1/servers/{id}/drain.",
+    ServerSource.EMBEDDED: "Start the control plane with fewer servers, or drain it: POST /v1/servers/ID/drain.",
     ServerSource.FILE: "Take it out of the file; that is noticed within seconds.",
     ServerSource.DISCOVERED: "End the server: it is forgotten a minute after its address is gone from DNS.",
     ServerSource.REGISTERED: "Send the request again.",
