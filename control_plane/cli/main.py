@@ -18,6 +18,7 @@ from control_plane.cli import (
     demo,
     deployments,
     endpoints,
+    gpus,
     import_model,
     infer,
     measure,
@@ -65,6 +66,7 @@ app.command("operations")(operations.operations)
 app.command("cancel")(operations.cancel)
 app.command("watch")(watch.watch)
 app.command("endpoints")(endpoints.endpoints)
+app.command("gpus")(gpus.gpus)
 app.add_typer(servers.servers, name="server")
 app.add_typer(placement.placement, name="placement")
 app.command("infer")(infer.command)

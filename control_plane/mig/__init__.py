@@ -14,9 +14,10 @@ from control_plane.mig.geometry import (
     mix_of,
     mixes,
 )
-from control_plane.mig.products import MigProfile, Product, product_named, products
+from control_plane.mig.products import FULL, MigProfile, Product, product_named, products
 
 __all__ = [
+    "FULL",
     "Geometry",
     "MigProfile",
     "Placement",

@@ -16,7 +16,7 @@ from tests.scripted_http import Answer, scripted_server
 COMMANDS = (
     *("build", "publish", "import", "verify", "measure", "verify-signature"),
     *("serve", "deploy", "undeploy", "scale", "rollback", "revisions", "status", "plan", "explain"),
-    *("operations", "cancel", "watch", "endpoints", "infer", "demo"),
+    *("operations", "cancel", "watch", "endpoints", "gpus", "infer", "demo"),
 )
 GROUPS = ("key", "server", "placement")
 SERVER_COMMANDS = ("list", "show", "add", "remove", "drain", "resume", "restart", "release")
