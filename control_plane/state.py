@@ -221,6 +221,11 @@ class ObservedServer:
         """Versions of `model` that are READY here."""
         return frozenset(row.version for row in self.models if row.name == model and row.state is ModelState.READY)
 
+    def coming_versions(self, pin: Pin) -> frozenset[int]:
+        """Versions that are LOADING here and will take the place of the pinned one."""
+        loading = (row.version for row in self.rows_of(pin.model) if row.state is ModelState.LOADING)
+        return frozenset(version for version in loading if version != pin.version)
+
     def ready_file(self, pin: Pin) -> str | None:
         """Return the file that the pinned version serves from: empty where not known, None where it is not READY."""
         rows = (row for row in self.rows_of(pin.model) if row.version == pin.version)

@@ -240,6 +240,8 @@ class _ServerWork:
         """Why `pin` has to be loaded; None when all is as it should be."""
         needed = f"needed by {_names(self.desired.needed_by[pin.model])}"
         ready = self.seen.ready_versions(pin.model)
+        if coming := self.seen.coming_versions(pin):  # nothing calls that load back: what is ready now will not last
+            return f"Version {_names(sorted(coming))} is on its way, version {pin.version} is {needed}."
         if ready == {pin.version} and self._is_chosen(pin):
             anew = [name for name in self.desired.members[pin.model] if name in self.loading]
             return self._why_reload(pin) or (f"Its member {_names(anew)} is loaded anew." if anew else None)

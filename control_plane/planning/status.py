@@ -138,11 +138,12 @@ class _Place:
         return found if found is not None and found.version == pin.version else None
 
     def serves(self, pin: Pin) -> bool:
-        """Tell whether the pinned version, and no other, serves from the target that it should."""
+        """Tell whether the pinned version, and no other now or soon, serves from the target that it should."""
         choice = self.choice(pin)
         as_wished = choice is None or (choice.serves and choice.wishes.precisions == self.precisions)
         works = (self.seen.server.id, pin.model) not in self.broken
-        return self.seen.ready_versions(pin.model) == {pin.version} and as_wished and works
+        alone = self.seen.ready_versions(pin.model) == {pin.version} and not self.seen.coming_versions(pin)
+        return alone and as_wished and works
 
     def failure(self, pin: Pin) -> str:
         """Why `pin`, which does not serve, was not or could not be loaded; empty where it may be on its way."""
@@ -152,6 +153,8 @@ class _Place:
         place = self.seen.server.id, pin.model
         if place in self.broken and self.seen.ready_versions(pin.model) == {pin.version}:
             return f"it answers READY and serves nobody: {self.broken[place]}"
+        if self.seen.coming_versions(pin):
+            return ""
         record = self.records.get(place)
         failed = record is not None and record.result is Result.FAILED and record.version == pin.version
         return record.reason if failed and record is not None else ""
@@ -169,8 +172,13 @@ def _on_server(track: Track, place: _Place) -> ServerStatus:
         if failure := place.failure(pin):
             reason = f"Model '{pin.model}': {failure}"
             return ServerStatus(seen.server.id, DeploymentState.FAILED, reason, models)
-    on_way = ", ".join(pin.model for pin in waited_for)
+    on_way = ", ".join(_waited_for(pin, seen) for pin in waited_for)
     return ServerStatus(seen.server.id, DeploymentState.PROGRESSING, f"Not ready yet: {on_way}.", models)
+
+
+def _waited_for(pin: Pin, seen: ObservedServer) -> str:
+    coming = seen.coming_versions(pin)
+    return f"{pin.model} (version {', '.join(map(str, sorted(coming)))} is on its way)" if coming else pin.model
 
 
 def _on_model(pin: Pin, place: _Place) -> ModelStatus:

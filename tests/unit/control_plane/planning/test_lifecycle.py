@@ -66,6 +66,15 @@ def test_what_is_loading_is_left_alone_and_its_parent_waits() -> None:
     ]
 
 
+def test_another_version_on_its_way_is_waited_for_and_then_replaced() -> None:
+    """What a restarted control plane finds where a load outlived its caller, and a rollback is asked for."""
+    plan = plan_for(seen(("a", 1, READY), ("a", 2, LOADING), ("b", 1, READY), ("e", 1, READY)))
+    assert words(plan) == []
+    assert [(entry.model, entry.reason) for entry in plan.waiting] == [("a", "Triton is loading it.")]
+    plan = plan_for(seen(("a", 1, UNAVAILABLE), ("a", 2, READY), ("b", 1, READY), ("e", 1, READY)))
+    assert words(plan) == ["0 load a:1", "1 load e:1"]
+
+
 def test_what_failed_and_is_not_due_is_left_alone() -> None:
     record = ActionRecord(
         ServerId("s0"), ModelName("a"), 1, Result.FAILED, "no module", START, 1, START + timedelta(seconds=1)

@@ -24,7 +24,7 @@ from control_plane.state import (
 )
 from tests.fakes.world import START, a_deployment, seen
 
-SERVES = ("m", 1, ModelState.READY)
+SERVES, COMES = ("m", 1, ModelState.READY), ("m", 2, ModelState.LOADING)
 FAILED = ActionRecord(ServerId("s0"), ModelName("m"), 1, Result.FAILED, "no such module", START, 1, START)
 AWAY = ServerCondition.UNREACHABLE
 
@@ -39,6 +39,8 @@ AWAY = ServerCondition.UNREACHABLE
         ([seen(SERVES)], True, (), DeploymentState.SERVING),
         ([seen()], True, (), DeploymentState.FAILED),
         ([seen(("m", 2, ModelState.READY))], False, (), DeploymentState.PROGRESSING),
+        ([seen(SERVES, COMES)], False, (), DeploymentState.PROGRESSING),
+        ([seen(SERVES, COMES)], True, (), DeploymentState.PROGRESSING),
         ([seen(SERVES), seen(server="s1")], False, (), DeploymentState.PROGRESSING),
         ([seen(), seen(SERVES, server="s1")], True, (), DeploymentState.DEGRADED),
         ([seen(SERVES), seen(server="s1", condition=AWAY)], False, (), DeploymentState.DEGRADED),
@@ -99,6 +101,11 @@ def test_a_failure_of_another_version_says_nothing() -> None:
         a_deployment("d", ("m", 2)), {ServerId("s0"): seen()}, {(FAILED.server, FAILED.model): FAILED}
     )
     assert status.servers[0].reason == "Not ready yet: m."
+
+
+def test_another_version_on_its_way_is_named() -> None:
+    status = deployment_status(a_deployment("d", ("m", 1)), {ServerId("s0"): seen(SERVES, COMES)}, {})
+    assert status.servers[0].reason == "Not ready yet: m (version 2 is on its way)."
 
 
 def test_an_absent_server_says_since_when_it_is_known() -> None:
