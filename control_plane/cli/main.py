@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 failed (the message says why); 2 wrong usage; 3 no control
 its part and another machine has to do the rest; 130 Ctrl-C; 143 SIGTERM, save for `serve`, which both end with 0.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from builders.errors import BuildError
 from control_plane.cli import (
     build,
     changes,
+    completion,
     demo,
     deployments,
     endpoints,
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Every expected error ends in one message and its exit code, never in a traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    completion.join_bash_words(os.environ)
     try:
         app(arguments, prog_name="tritonfleet")
     except ApiError as error:

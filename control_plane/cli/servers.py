@@ -69,7 +69,10 @@ def add(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            "--backend", help="A backend that it has. Repeatable (default: python, onnxruntime).", show_default=False
+            "--backend",
+            help="A backend that it has. Repeatable (default: python, onnxruntime).",
+            show_default=False,
+            autocompletion=completion.backends,
         ),
     ] = None,
     device: Annotated[
