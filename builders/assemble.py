@@ -19,6 +19,7 @@ from builders.forms import EVIDENCE_FILENAME, FORMS_FILENAME, Form, load_forms
 from builders.making import form_name
 from builders.manifest import FileEntry, Manifest, ManifestTarget
 from builders.onnx.signature import Signature, graph_versions, load_signature
+from builders.overrides import override_layers
 from builders.pbtxt import parse_config
 from builders.plan import BuildPlan, Cached, ExportStep, ObservedPackage, TargetStep
 from builders.probes import PROBES_FILENAME, probes_text
@@ -33,9 +34,6 @@ from builders.validate import config_problems
 _INTERNAL = (".onnx", ".npz", SIGNATURE_SUFFIX)
 """Files of an export that no version holds: graphs that targets are made from, and the reference set with the golden
 answers, which stays behind."""
-
-_ON_GPU: Mapping[str, Any] = {"instance_group": [{"kind": "KIND_GPU", "count": 1}]}
-"""What a target for a GPU has in place of the package's own instance groups, unless the target says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,6 @@ def target_config(
     Raises ConfigError where the package's overrides make one that Triton would refuse.
     """
     signature = load_signature(signatures / f"{form.name}{SIGNATURE_SUFFIX}")
-    on_gpu = _ON_GPU if step.spec.device != "cpu" else {}
     architectures = {"cc_model_filenames": dict(engines)} if engines else {}
     warm = _warm_up(spec, signature)
     text = generate_config(
@@ -172,7 +169,7 @@ def target_config(
         filename,
         signature,
         max_batch_size=spec.max_batch_size,
-        layers=(form.config, warm, architectures, spec.config, on_gpu, step.spec.config),
+        layers=(form.config, warm, architectures, *override_layers(spec.config, step.spec.target, step.spec.config)),
     )
     where = f"{spec.name}/model.toml"
     problems = config_problems(parse_config(text, path=where), package=spec.name)

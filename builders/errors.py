@@ -20,6 +20,7 @@ class ConfigError(PermanentBuildError):
 
     def __init__(self, path: str, problem: str, line: int | None = None) -> None:
         self.path = path
+        self.problem = problem
         self.line = line
         where = path if line is None else f"{path}:{line}"
         super().__init__(f"{where}: {problem}")

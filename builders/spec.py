@@ -16,9 +16,9 @@ from pydantic_core import ErrorDetails
 from builders import pbtxt
 from builders.errors import ConfigError, SpecError, read_text
 from builders.forms import InputRange
+from builders.overrides import Location, broken_rules
 from builders.targets import Precision, Runtime, Target, target_problem
 from builders.toml_lines import line_of
-from builders.validate import config_problems
 
 SPEC_FILENAME = "model.toml"
 CONFIG_FILENAME = "config.pbtxt"
@@ -304,7 +304,8 @@ def read_spec(package: Path) -> BuildSpec:
         spec = BuildSpec.model_validate(data)
     except ValidationError as exc:
         raise SpecError("; ".join(_problem(path, text, error) for error in exc.errors())) from exc
-    found = list(_config_problems(spec)) or list(_rules_broken(spec))
+    overrides = [(target.target, target.config) for target in spec.graph_targets]
+    found = list(_config_problems(spec)) or list(broken_rules(spec.name, spec.config, overrides))
     wrong = [f"{path}:{line_of(text, location)}: {problem}" for location, problem in found]
     if wrong:
         raise SpecError("; ".join(wrong))
@@ -314,47 +315,11 @@ def read_spec(package: Path) -> BuildSpec:
     return spec
 
 
-Location = tuple[str | int, ...]
-
-
-def _layers(spec: BuildSpec) -> list[tuple[Location, dict[str, Any]]]:
-    """Return the package's overrides of ModelConfig, then those of each target, with where they stand."""
-    targets = [(("targets", number, "config"), target.config) for number, target in enumerate(spec.targets)]
-    return [(("config",), spec.config), *targets]
-
-
-_OF_SIGNATURE = frozenset(
-    {"input", "output", "batch_input", "batch_output", "model_warmup", "sequence_batching", "ensemble_scheduling"}
-)
-"""Fields that are right or wrong by the tensors of the graph: they are judged once it was exported."""
-
-
-def _rules_broken(spec: BuildSpec) -> Iterator[tuple[Location, str]]:
-    """Yield which overrides break a rule of Triton's that the graph does not bear on, so that no export is in vain."""
-    tensor = {"data_type": "TYPE_FP32", "dims": [1]}
-    stand_in = {"name": spec.name, "input": [{"name": "x", **tensor}], "output": [{"name": "y", **tensor}]}
-    package: dict[str, Any] = {name: value for name, value in spec.config.items() if name not in _OF_SIGNATURE}
-    for location, layer in _layers(spec):
-        where = ".".join(map(str, location))
-        runtime = spec.targets[int(location[1])].runtime if len(location) > 1 else "onnxruntime"
-        below = {**stand_in, "backend": runtime, "max_batch_size": spec.max_batch_size}
-        if len(location) > 1:
-            below = pbtxt.merge(below, package, where=where)
-        known = _problems_of(below, spec, where)
-        for name in sorted(layer.keys() - _OF_SIGNATURE):
-            before = known if name != "max_batch_size" else []
-            found = _problems_of(pbtxt.merge(below, {name: layer[name]}, where=where), spec, where)
-            yield from (((*location, name), f"{where}.{name}: {it}") for it in found if it not in before)
-
-
-def _problems_of(config: Mapping[str, Any], spec: BuildSpec, where: str) -> list[str]:
-    parsed = pbtxt.parse_config(pbtxt.from_json(config, header="", where=where), path=where)
-    return config_problems(parsed, package=spec.name)
-
-
 def _config_problems(spec: BuildSpec) -> Iterator[tuple[Location, str]]:
     """Yield where an override of ModelConfig has no such field or another type, and what is wrong with it."""
-    for location, layer in _layers(spec):
+    targets = [(("targets", number, "config"), target.config) for number, target in enumerate(spec.targets)]
+    layers: list[tuple[Location, dict[str, Any]]] = [(("config",), spec.config), *targets]
+    for location, layer in layers:
         for name, value in layer.items():
             try:
                 where = ".".join(map(str, location))

@@ -13,12 +13,15 @@ _PART = re.compile(r"[\w-]+|\"[^\"]*\"|'[^']*'")
 
 
 def line_of(text: str, location: Sequence[str | int]) -> int:
-    """Return the line (from 1) of the field at `location`, names and list positions from the top; 1 where none is."""
+    """Return the line (from 1) of the field at `location`, names and list positions from the top; 1 where none is.
+
+    A field of which only parts are given (`a.b = 1`, `[[a]]`) is at the first of them.
+    """
     wanted = tuple(location)
     found, depth = 1, 0
     for number, path in _fields(text):
         shared = _shared(path, wanted)
-        if shared == len(path) and shared > depth:
+        if shared == min(len(path), len(wanted)) and shared > depth:
             found, depth = number, shared
     return found
 

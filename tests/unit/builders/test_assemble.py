@@ -174,21 +174,22 @@ def test_a_file_of_a_stage_says_nothing_of_proofs_whatever_its_name(tmp_path: Pa
 
 
 def test_a_config_that_triton_would_refuse_is_told_with_the_target(tmp_path: Path) -> None:
-    wrong = PLAIN + '[targets.config]\ninput = [{ name = "x", data_type = "TYPE_FP32", dims = [0] }]\n'
     with pytest.raises(ConfigError, match=f"model.toml: the config generated for {FP32} is not one"):
-        made(tmp_path, wrong)
+        made(tmp_path, RESHAPED)
     assert not (tmp_path / "repository" / GRAPH / "1").exists()
 
 
 BATCHES = PLAIN + "[targets.config]\ndynamic_batching = { preferred_batch_size = [64] }\n"
 SHAPELESS = PLAIN + '[targets.config]\ninput = [{ name = "x", data_type = "TYPE_FP32", dims = [0] }]\n'
+RESHAPED = PLAIN + '[targets.config]\ninput = [{ name = "x", reshape = { shape = [3] } }]\n'
 
 
 @pytest.mark.parametrize(
     ("targets", "error", "said", "before"),
     [
         (BATCHES, SpecError, r"model.toml:\d+: .*preferred_batch_size 64 is above max_batch_size 8", "export"),
-        (SHAPELESS, ConfigError, f"the config generated for {FP32} is not one", "candidate"),
+        (SHAPELESS, SpecError, r"model.toml:\d+: targets.0.config.input: input 'x' has dimension 0", "export"),
+        (RESHAPED, ConfigError, f"the config generated for {FP32} is not one", "candidate"),
     ],
 )
 def test_a_wrong_override_is_told_before_anything_is_made(

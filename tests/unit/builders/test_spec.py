@@ -128,7 +128,7 @@ def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
         ),
         (
             ENCODER + "[targets.config]\nmax_batch_size = 8\n[config]\ndynamic_batching.preferred_batch_size = [9]",
-            r"model.toml:21: config\.dynamic_batching: preferred_batch_size 9 is above max_batch_size 0",
+            r"model.toml:22: config\.dynamic_batching: preferred_batch_size 9 is above max_batch_size 0",
         ),
         (
             ENCODER + "[config]\nmax_batch_size = -1",
@@ -136,7 +136,7 @@ def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
         ),
         (
             ENCODER + "[config]\nmax_batch_size = 8\n[targets.config]\nversion_policy.latest.num_versions = 0",
-            r"model.toml:21: targets\.1\.config\.version_policy: version_policy: latest needs num_versions",
+            r"model.toml:22: targets\.1\.config\.version_policy: version_policy: latest needs num_versions",
         ),
         (
             ENCODER + "[targets.config]\ninstance_group = [{ kind = 'KIND_CPU', gpus = [0] }]",
@@ -145,6 +145,14 @@ def test_a_graph_without_targets_is_built_for_the_cpu(package: Path) -> None:
         (
             ENCODER + '[config]\nname = "n"',
             r"model.toml:20: config\.name: name: \"n\" differs from the folder's name 'm'",
+        ),
+        (
+            ENCODER + "[config]\nresponse_cache.enable = true\nmodel_transaction_policy.decoupled = true",
+            r"model.toml:21: config\.model_transaction_policy: response_cache cannot be enabled for a decoupled model",
+        ),
+        (
+            ENCODER + "[[targets.config.input]]\nname = 'a'\ndims = [0]",
+            r"model.toml:19: targets\.1\.config\.input: input 'a' has dimension 0",
         ),
         (ENCODER.replace('name = "m"', 'name = "../m"'), "model.toml:2: name: String should match pattern"),
     ],
@@ -157,9 +165,8 @@ def test_each_mistake_is_told_with_file_line_and_field(package: Path, text: str,
 
 
 def test_what_depends_on_the_graph_is_judged_with_it(package: Path) -> None:
-    tensors = "input = [{ name = 'a', dims = [3] }]\nbatch_input = [{ target_name = ['b'], source_input = ['a'] }]"
-    (package / "model.toml").write_text(f"{ENCODER}[config]\n{tensors}\n")
-    assert read_spec(package).config["input"] == [{"name": "a", "dims": [3]}]
+    (package / "model.toml").write_text(f"{ENCODER}[config]\ninput = [{{ name = 'a', reshape = {{ shape = [3] }} }}]\n")
+    assert read_spec(package).config["input"] == [{"name": "a", "reshape": {"shape": [3]}}]
 
 
 def test_every_mistake_is_told_at_once(package: Path) -> None:

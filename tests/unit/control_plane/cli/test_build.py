@@ -125,6 +125,17 @@ def test_an_odd_folder_name_is_shown_as_it_is(repository: Path) -> None:
     assert "[bold]/model.toml:1: name: String should match pattern" in ended.flat
 
 
+def test_a_config_that_triton_would_refuse_is_told_with_its_line_before_anything_is_made(tmp_path: Path) -> None:
+    batches = PLAIN + "[targets.config]\ndynamic_batching.preferred_batch_size = [64]\n"
+    package = write_graph(tmp_path / "graphs", batches)
+    line = (package / "model.toml").read_text().splitlines().index("dynamic_batching.preferred_batch_size = [64]") + 1
+    ended = run_here("build", "-r", str(tmp_path / "graphs"))
+    assert (ended.code, ended.out) == (1, "")
+    said = "targets.0.config.dynamic_batching: preferred_batch_size 64 is above max_batch_size 8"
+    assert ended.err.endswith(f"error: {package / 'model.toml'}:{line}: {said}\n")
+    assert not list(tmp_path.glob(".graphs*"))  # the store beside the repository
+
+
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
     """Write a repository with one package of two targets."""
