@@ -25,14 +25,23 @@ Array = NDArray[Any]
 
 
 @contextmanager
-def embedded_server(repository: Path, *extra_args: str, name: str = "test") -> Iterator[EmbeddedServer]:
+def embedded_server(repository: Path, *extra_args: str) -> Iterator[EmbeddedServer]:
     """Run one server over `repository`, models loaded on demand; it is gone afterwards."""
-    spec = ServerSpec(ServerId(name), repository, extra_args=extra_args)
+    with embedded_servers(repository, "test", extra_args=extra_args) as (server,):
+        yield server
+
+
+@contextmanager
+def embedded_servers(
+    repository: Path, *ids: str, extra_args: tuple[str, ...] = ()
+) -> Iterator[tuple[EmbeddedServer, ...]]:
+    """Run servers over `repository`, models loaded on demand; they are gone afterwards."""
+    specs = [ServerSpec(ServerId(name), repository, extra_args=extra_args) for name in ids]
     with asyncio.Runner() as runner:
-        fleet = EmbeddedFleet([spec])
+        fleet = EmbeddedFleet(specs)
         runner.run(_enter(fleet))
         try:
-            yield fleet[spec.id]
+            yield fleet.servers()
         finally:
             runner.run(fleet.__aexit__(None, None, None))
 

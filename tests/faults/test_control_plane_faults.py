@@ -233,8 +233,10 @@ def process(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
         "TRITONFLEET_MODEL_REPOSITORY": str(settings.model_repository),
         "TRITONFLEET_STATE_PATH": str(settings.state_path),
         "TRITONFLEET_SERVERS": str(settings.servers),
-        **({"TRITONFLEET_SERVERS_FILE": str(settings.servers_file)} if settings.servers_file is not None else {}),
+        "TRITONFLEET_RECONCILE_INTERVAL_S": str(settings.reconcile_interval_s),
     }
+    if settings.servers_file is not None:
+        environment["TRITONFLEET_SERVERS_FILE"] = str(settings.servers_file)
     command = [sys.executable, "-m", "tests.faults.control_plane_main"]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
         try:

@@ -1,7 +1,7 @@
 """A control plane that is killed at any moment: always converges, the journal tells of every step, nothing twice.
 
-Every single step against fakes of the ports (`crash_matrix`), and a sample of moments on a real control plane process
-with two real tritonservers.
+Every single step against fakes of the ports, and then a sample of the steps of its recovery (`crash_matrix`); a sample
+of moments on a real control plane process with two real tritonservers.
 """
 
 import random
@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from control_plane.settings import Settings, load_settings
-from tests.faults.crash_matrix import CASES, row
+from tests.faults.crash_cases import CASES
+from tests.faults.crash_lives import kills
+from tests.faults.crash_matrix import SECOND_KILLS, row, sampled
 from tests.faults.test_control_plane_faults import process, server_of
 from tests.small_models import answer, ensemble, multiplier
 
@@ -28,9 +30,17 @@ OPEN = ("queued", "running", "waiting")
 def test_killed_at_any_step_an_operation_on_ten_servers_ends_as_if_nothing_had_been(operation: str) -> None:
     found = row(operation)
     assert found.problems == []
-    assert found.kill_points > 60
-    assert found.killed_again > 7
-    assert found.converged == found.kill_points + found.killed_again
+    assert found.once.converged == found.once.runs > 60
+    assert found.twice.converged == found.twice.runs == SECOND_KILLS
+
+
+def test_second_kills_are_spread_over_the_first_ones_and_the_same_every_time() -> None:
+    recoveries = dict.fromkeys(kills(5), 2)
+    pairs = sampled(recoveries, 25, "seed")
+    assert pairs == sampled(recoveries, 25, "seed") != sampled(recoveries, 25, "another")
+    assert len(set(pairs)) == 25
+    assert {first for first, _ in pairs[:10]} == {first for first, _ in pairs[10:20]} == set(recoveries)
+    assert sorted(sampled(recoveries, 100, "seed")) == [(first, second) for first in kills(5) for second in kills(2)]
 
 
 @pytest.fixture
