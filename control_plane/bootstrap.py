@@ -8,25 +8,27 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 
+from control_plane.adapters.dns import SystemResolver
 from control_plane.adapters.local_fleet import LocalFleet
 from control_plane.adapters.operation_store import SqlOperationStore
 from control_plane.adapters.registered_fleet import RegisteredFleet, open_fleet
 from control_plane.adapters.repository import RepositoryFolder
-from control_plane.adapters.server_discovery import ServerDiscovery, SystemResolver
 from control_plane.adapters.server_repository import ServerRepository
+from control_plane.adapters.servers_file import ServersFile
 from control_plane.adapters.signatures import SignatureCheck, open_signature_check
 from control_plane.adapters.store import SqlStore
 from control_plane.adapters.transactions import open_transactions
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
 from control_plane.api import Access, Parts, create_app
 from control_plane.deployments import Deployments, FleetView
+from control_plane.discovery import Discovery, DiscoveryTiming
 from control_plane.distribution import Distribution
 from control_plane.embedded import EmbeddedFleet, ServerSpec
 from control_plane.embedded.facts import host_facts
@@ -73,11 +75,11 @@ async def build_control_plane(settings: Settings, fleet: Fleet) -> AsyncIterator
 
     Raises StateFileLockedError, StateFileError, SettingsError, MissingExtraError.
     """
-    signatures = _signatures(settings)
+    signatures = _checked(settings)
     async with open_transactions(settings.state_path) as transactions:
         store, operations = SqlStore(transactions), SqlOperationStore(transactions)
         whole = await open_fleet(fleet, store)
-        async with _following(settings, whole), _run_loop(settings, whole, (store, operations), signatures) as control:
+        async with _run_loop(settings, whole, (store, operations), signatures) as control:
             yield control
 
 
@@ -89,14 +91,13 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
     Raises SettingsError, PortTakenError, StateFileLockedError, StateFileError, ServerStartError, MissingExtraError.
     """
     settings.validate_binding()
-    signatures = _signatures(settings)
+    signatures = _checked(settings)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         transactions = await stack.enter_async_context(open_transactions(settings.state_path))
         store, operations = SqlStore(transactions), SqlOperationStore(transactions)
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
         whole = await open_fleet(LocalFleet(fleet.servers()), store)
-        await stack.enter_async_context(_following(settings, whole))
         control = await stack.enter_async_context(_run_loop(settings, whole, (store, operations), signatures))
         api = await stack.enter_async_context(_answer(control.app, listener))
         yield RunningControlPlane(_url(settings, listener), fleet, control, api)
@@ -144,7 +145,7 @@ async def until_one_ends(*tasks: asyncio.Task[None]) -> NoReturn:
 @asynccontextmanager
 async def _run_loop(
     settings: Settings,
-    fleet: Fleet,
+    fleet: RegisteredFleet,
     stores: tuple[DeploymentStore, OperationStore],
     signatures: SignatureCheck | None,
 ) -> AsyncIterator[ControlPlane]:
@@ -173,13 +174,32 @@ async def _run_loop(
         timing.now,
         settings.reconcile_interval_s,
     )
-    loop = asyncio.create_task(reconciler.run(), name="reconciler")
-    try:
-        yield ControlPlane(create_app(parts, _access(settings)), deployments, reconciler, metrics, loop)
-    finally:
-        loop.cancel()
-        await asyncio.wait({loop})
-        await triton.close()
+    async with _found_servers(settings, fleet, metrics):
+        loop = asyncio.create_task(reconciler.run(), name="reconciler")
+        try:
+            yield ControlPlane(create_app(parts, _access(settings)), deployments, reconciler, metrics, loop)
+        finally:
+            loop.cancel()
+            await asyncio.wait({loop})
+            await triton.close()
+
+
+@asynccontextmanager
+async def _found_servers(settings: Settings, fleet: RegisteredFleet, metrics: Metrics) -> AsyncIterator[None]:
+    """Follow the servers file, where there is one; what it says now is in the fleet when this is entered."""
+    if settings.servers_file is None:
+        yield
+        return
+    timing = DiscoveryTiming(settings.discovery_interval_s, settings.discovery_grace_s)
+    with closing(SystemResolver()) as resolver:
+        discovery = Discovery(ServersFile(settings.servers_file), resolver, fleet, metrics, timing)
+        await discovery.look()
+        looking = asyncio.create_task(discovery.run(), name="discovery")
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
 
 
 def _fleet_view(view: View) -> FleetView:
@@ -249,28 +269,17 @@ def _url(settings: Settings, listener: socket.socket) -> str:
     return f"http://{host}:{listener.getsockname()[1]}"
 
 
-def _signatures(settings: Settings) -> SignatureCheck | None:
-    """Return the check that the policy asks for. SettingsError, MissingExtraError."""
+def _checked(settings: Settings) -> SignatureCheck | None:
+    """Refuse a servers file that is wrong from the start, and return the check of signatures that the policy asks for.
+
+    Raises SettingsError, MissingExtraError.
+    """
+    if settings.servers_file is not None:
+        ServersFile(settings.servers_file).read()
     settings.validate_signatures()
     if settings.signature_policy == "off" or settings.public_key is None:
         return None
     return open_signature_check(settings.public_key, required=settings.signature_policy == "require")
-
-
-@asynccontextmanager
-async def _following(settings: Settings, fleet: RegisteredFleet) -> AsyncIterator[None]:
-    """Have the servers of the file in the fleet, and follow it. SettingsError."""
-    if settings.servers_file is None:
-        yield
-        return
-    discovery = ServerDiscovery(settings.servers_file, fleet, SystemResolver(), Timing().now)
-    await discovery.begin()
-    following = asyncio.create_task(discovery.run(settings.discovery_interval_s), name="discovery")
-    try:
-        yield
-    finally:
-        following.cancel()
-        await asyncio.wait({following})
 
 
 def _access(settings: Settings) -> Access:

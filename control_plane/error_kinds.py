@@ -17,6 +17,7 @@ from control_plane.errors import (
     LocationBusyError,
     LocationError,
     MissingExtraError,
+    NameNotResolvedError,
     NoSpaceError,
     NotOursError,
     PortTakenError,
@@ -60,6 +61,7 @@ _BY_CLASS: dict[type[ControlPlaneError], ErrorKind] = {
     NoSpaceError: ErrorKind.INFRASTRUCTURE,
     LocationBusyError: ErrorKind.INFRASTRUCTURE,
     NotOursError: ErrorKind.INFRASTRUCTURE,
+    NameNotResolvedError: ErrorKind.INFRASTRUCTURE,
     LocationError: ErrorKind.INFRASTRUCTURE,
     DamagedVersionError: ErrorKind.ARTIFACT,
 }

@@ -26,6 +26,10 @@ class DeadlineExceededError(RetryableError):
     """A call out did not answer within its deadline."""
 
 
+class NameNotResolvedError(RetryableError):
+    """DNS gave no address of a name: there is none now, or no name server said so."""
+
+
 class LoadFailedError(PermanentError):
     """Triton refused to load a model. `str()` holds Triton's own reason, or the cause found in the server's log."""
 

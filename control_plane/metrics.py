@@ -10,7 +10,7 @@ from control_plane.actions import Failed as FailedOutcome
 from control_plane.error_kinds import kind_of
 from control_plane.operations import Operation, OperationKind, OperationState
 from control_plane.planning.status import DeploymentState
-from control_plane.state import ObservedServer, ServerCondition
+from control_plane.state import ObservedServer, Server, ServerCondition, Source
 
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -61,7 +61,18 @@ class Metrics:
         self._errors = Counter(
             "tritonfleet_unexpected_errors", "Errors that no code expected.", ["place"], registry=self.registry
         )
-        for place in ("pass", "execution", "api"):
+        self._found = Gauge(
+            "tritonfleet_found_servers",
+            "Servers that the servers file names (file), and that DNS gave (discovered).",
+            ["source"],
+            registry=self.registry,
+        )
+        self._discovery_problems = Gauge(
+            "tritonfleet_discovery_problems",
+            "What is wrong now with the servers file and the DNS names in it; GET /v1/health says what.",
+            registry=self.registry,
+        )
+        for place in ("pass", "execution", "api", "discovery"):
             self._errors.labels(place)
 
     def outcome(self, outcome: Outcome) -> None:
@@ -90,6 +101,13 @@ class Metrics:
             self._servers.labels(condition.value).set(conditions[condition])
         for state in DeploymentState:
             self._deployments.labels(state.value).set(found[state])
+
+    def found(self, servers: Iterable[Server], problems: int) -> None:
+        """Take note of the servers that were found, and of how many problems there were in that."""
+        sources = Tally(server.source for server in servers)
+        for source in (Source.FILE, Source.DISCOVERED):
+            self._found.labels(source.value).set(sources[source])
+        self._discovery_problems.set(problems)
 
     def error(self, place: str) -> None:
         """Count an error that nobody expected."""

@@ -63,7 +63,9 @@ class Observer:
 
         self._fresh.clear()
         servers = sorted(self._fleet.servers(), key=lambda server: server.id)
-        self._forget_others({server.id for server in servers})
+        there = frozenset(server.id for server in servers)
+        self._forget_others(there)
+        self._triton.forget_others(there)
         seen = await asyncio.gather(*(ask(server) for server in servers))
         async with self._marking:
             marks = await self._marks(seen)
@@ -156,7 +158,7 @@ class Observer:
         since = self._answered.setdefault(server, now)
         return replace(seen, detail=f"{note} {seen.detail}" if note else seen.detail, since=since)
 
-    def _forget_others(self, there: set[ServerId]) -> None:
+    def _forget_others(self, there: frozenset[ServerId]) -> None:
         self._answered = {server: at for server, at in self._answered.items() if server in there}
         self._outages = {server: times for server, times in self._outages.items() if server in there}
         self._away &= there

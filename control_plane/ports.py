@@ -53,6 +53,9 @@ class TritonControl(Protocol):
         with an error or other values. Where the server or the model is not there, nothing can be told.
         """
 
+    def forget_others(self, servers: frozenset[ServerId]) -> None:
+        """Let go of the connections to all servers but these. A call that is under way there ends as it would have."""
+
     async def close(self) -> None:
         """Let go of every connection."""
 
@@ -71,10 +74,10 @@ class Fleet(Protocol):
     """The servers there are, and what is known of them beside what Triton answers."""
 
     def servers(self) -> tuple[Server, ...]:
-        """Every registered server."""
+        """Every server, each with where it comes from."""
 
     def problems(self) -> tuple[str, ...]:
-        """Return what keeps servers from being known, in sentences."""
+        """Say in sentences what is wrong with how servers are found; empty where all is well."""
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called in the event loop when a server came or went. Call the result to end that."""
@@ -105,6 +108,16 @@ class Fleet(Protocol):
 
     def log_of(self, server: ServerId) -> ServerLog | None:
         """Return the log of a server, or None where it cannot be read."""
+
+
+class Resolver(Protocol):
+    """Asks DNS."""
+
+    async def resolve(self, name: str) -> frozenset[str]:
+        """Return every address of `name`, IPv4 and IPv6, without brackets; at least one.
+
+        Raises NameNotResolvedError, DeadlineExceededError, each a sentence that names the name.
+        """
 
 
 class Catalogue(Protocol):

@@ -284,8 +284,8 @@ class Reconciler:
         self._metrics.outcome(outcome)
         self._note_restarts(outcome)
         record = self._record(outcome, view.records.get((outcome.action.server, outcome.action.model)))
-        if record is not None:
-            await self._world.store.record(record)
+        if record is not None and any(it.id == record.server for it in self._world.fleet.servers()):
+            await self._world.store.record(record)  # of one that left meanwhile all is forgotten already
         retry_at = record.retry_at if record is not None and record.failures < QUARANTINED_AFTER else None
         await self._world.journal.ended(step, outcome, retry_at)
 

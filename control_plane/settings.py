@@ -39,8 +39,12 @@ class Settings(BaseSettings):
     `profiles` holds what `tritonfleet measure` measured: placement goes by the memory in it.
 
     `servers` are started on this machine; models may take `server_memory_bytes` of each, by default an even part of
-    what the machine has where they run on CPUs. `servers_file` names further ones that run elsewhere (JSON; see
-    `docs/control-plane.md`); it and the DNS names in it are looked at every `discovery_interval_s`.
+    what the machine has where they run on CPUs.
+
+    `servers_file` names further ones that run elsewhere (JSON, see `adapters.servers_file`). It is read again every
+    `discovery_interval_s`, and the DNS names in it are asked for. A server whose address DNS names no more stays for
+    `discovery_grace_s`: a headless Service lists ready pods only, and Kubernetes waits up to five minutes before it
+    starts a crashing container again, or gives a lost node's pods up.
 
     `signature_policy` says what becomes of a version that is not signed with the private part of `public_key` (a PEM
     file), or was altered since: nothing is looked at (`off`), it is told (`warn`), or it is never loaded (`require`).
@@ -58,6 +62,7 @@ class Settings(BaseSettings):
     server_memory_bytes: Annotated[int, Field(ge=0)] | None = None
     servers_file: Path | None = None
     discovery_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    discovery_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     load_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     reconcile_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     triton_http_port: Port | None = None

@@ -39,16 +39,16 @@ class Device:
     mig_profile: str = ""
 
 
-class ServerSource(StrEnum):
-    """By what a server is known."""
+DEFAULT_POOL = "default"
+
+
+class Source(StrEnum):
+    """Where a server comes from: who says that it is there, and so who can say that it is there no more."""
 
     EMBEDDED = "embedded"
+    REGISTERED = "registered"
     FILE = "file"
     DISCOVERED = "discovered"
-    REGISTERED = "registered"
-
-
-DEFAULT_POOL = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ class Server:
     backends, and the versions of runtimes that do not come with its Triton, by name (`onnxruntime`, `tensorrt_rtx`).
     Which Triton it is, it says itself (`ObservedServer.triton_version`). `devices` are one MIG slice, or whole GPUs;
     none on a CPU. `memory_bytes` is what models may take of it, 0 where nobody said. `repository` is the folder that
-    its versions are copied to; empty where it reads the model repository itself. `source` says by what it is known.
+    its versions are copied to; empty where it reads the model repository itself. `source` is said by no one: it follows
+    from how the server came here.
     """
 
     id: ServerId
@@ -76,7 +77,7 @@ class Server:
     pool: str = DEFAULT_POOL
     labels: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
-    source: ServerSource = ServerSource.REGISTERED
+    source: Source = Source.REGISTERED
 
     def __repr__(self) -> str:
         """Like the generated one, without the secret."""

@@ -41,7 +41,7 @@ class LocalFleet:
         return tuple(entry.server for entry in self._supervised.values())
 
     def problems(self) -> tuple[str, ...]:
-        """Return nothing: the set is fixed."""
+        """None: they are not found, but started."""
         return ()
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:

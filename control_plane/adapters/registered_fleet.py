@@ -1,6 +1,7 @@
-"""The `Fleet` of all servers: those that we started, those that a file names, and those registered through the API.
+"""The `Fleet` of all servers: those that we started, those found outside, and those registered through the API.
 
-The last are kept in the store. `server_discovery` follows the file, and the names in it that stand for servers.
+The last are kept in the store. Which are found outside, in the servers file and by DNS, `control_plane.discovery` says
+as often as it changes.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,48 +11,26 @@ from control_plane.state import Server, ServerId
 
 
 class RegisteredFleet:
-    """Servers of `started`, those that a file names, and those in the store. Open it with `open_fleet`."""
+    """Servers of `started`, those found, and those in the store. Open it with `open_fleet`."""
 
     def __init__(self, started: Fleet, store: DeploymentStore, registered: Iterable[Server]) -> None:
         self._started, self._store = started, store
-        self._named: dict[ServerId, Server] = {}
-        self._discovered: dict[ServerId, Server] = {}
-        self._registered = {server.id: server for server in registered}
+        self._found: dict[ServerId, Server] = {}
         self._problems: tuple[str, ...] = ()
+        self._gone: set[ServerId] = set()
+        self._registered = {server.id: server for server in registered}
         self._listeners: list[Callable[[], None]] = []
 
     def servers(self) -> tuple[Server, ...]:
-        """Every server; where an id is there twice, the one we started comes first, then the file's."""
-        started = {it.id: it for it in self._started.servers()}
-        return tuple({**self._registered, **self._discovered, **self._named, **started}.values())
+        """Every server; where an id is there twice, the one we started comes first, then the one that was found."""
+        return tuple({**self._registered, **self._found, **{it.id: it for it in self._started.servers()}}.values())
 
     def problems(self) -> tuple[str, ...]:
-        """Return what is wrong with the file or its names."""
+        """Return what is wrong with what was found last."""
         return self._problems
 
-    async def name(
-        self,
-        named: Iterable[Server],
-        discovered: Iterable[Server],
-        problems: tuple[str, ...] = (),
-        gone: Iterable[ServerId] = (),
-    ) -> None:
-        """Take what the file says now, and what its names stand for.
-
-        What is known of the discovered servers in `gone` is forgotten: an address may be another server's next time.
-        One that is no longer in the file is remembered, for whoever writes it there again.
-        """
-        before = self._named, self._discovered
-        self._named = {server.id: server for server in named}
-        self._discovered = {server.id: server for server in discovered}
-        self._problems = problems
-        for server in sorted(gone):
-            await self._store.unregister(server)
-        if (self._named, self._discovered) != before:
-            self._changed()
-
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Have `changed` called when a server that we started changes state, or one is registered or forgotten."""
+        """Have `changed` called when one that we started changes state, or one is registered, found or gone."""
         end = self._started.listen(changed)
         self._listeners.append(changed)
 
@@ -66,9 +45,8 @@ class RegisteredFleet:
         return self._started.note(server)
 
     async def register(self, server: Server) -> bool:
-        """Keep a server, unless its id is that of one that we started or that the file names."""
-        others = {*self._named, *self._discovered, *(it.id for it in self._started.servers())}
-        if server.id in others:
+        """Keep a server, unless its id is that of one that we started or that was found."""
+        if server.id in self._found or any(it.id == server.id for it in self._started.servers()):
             return False
         await self._store.register(server)
         self._registered[server.id] = server
@@ -76,10 +54,9 @@ class RegisteredFleet:
         return True
 
     async def unregister(self, server: ServerId) -> bool:
-        """Forget a registered server."""
-        if server not in self._registered:  # the store would forget the mark and the records of any
+        """Forget a registered server. Of any other nothing is forgotten: its mark and records stay."""
+        if server not in self._registered or not await self._store.unregister(server):
             return False
-        await self._store.unregister(server)
         self._registered.pop(server, None)
         self._changed()
         return True
@@ -91,6 +68,20 @@ class RegisteredFleet:
     def memory_used(self, server: ServerId) -> int | None:
         """Return what one that we started takes of this machine's memory."""
         return self._started.memory_used(server)
+
+    async def take_found(self, servers: Iterable[Server], problems: tuple[str, ...]) -> None:
+        """Have just these servers be the found ones. Of one that is gone, mark and records are forgotten.
+
+        What could not be forgotten now (StateFileError) is forgotten at the next call, unless it is back by then.
+        """
+        before, self._found = self._found, {server.id: server for server in servers}
+        self._problems = problems
+        self._gone = (self._gone | before.keys()) - {server.id for server in self.servers()}
+        if self._found != before:
+            self._changed()
+        for server in sorted(self._gone):
+            await self._store.unregister(server)
+            self._gone.discard(server)
 
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Restart one that we started."""

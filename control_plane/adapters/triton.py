@@ -154,6 +154,14 @@ class GrpcTritonControl:
         times = min(known.instances.get(probe.model, 1), _MOST_REQUESTS)
         return await send_probe(known.client, probe, self._deadlines.probe_s, times)
 
+    def forget_others(self, servers: frozenset[ServerId]) -> None:
+        """Drop the channels to all servers but these.
+
+        A channel closes by itself once nothing uses it any more. To close it here would cancel the calls that are
+        under way on it, and with them the tasks that wait for them.
+        """
+        self._connections = {it: known for it, known in self._connections.items() if it in servers}
+
     async def close(self) -> None:
         """Close every channel."""
         await self._metrics.aclose()

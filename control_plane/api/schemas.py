@@ -10,7 +10,7 @@ from control_plane.api.wanted_schemas import MOST_INSTANCES, MOST_REPLICAS, NAME
 from control_plane.error_kinds import ErrorKind
 from control_plane.operations import OperationKind, OperationState, StepAction, StepState
 from control_plane.planning import DeploymentState
-from control_plane.state import ModelState, ServerCondition, ServerSource
+from control_plane.state import ModelState, ServerCondition, Source
 
 DEPLOYMENT_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -332,16 +332,19 @@ class DrainBody(Body):
 class ServerBody(Body):
     """A server as it was last observed; `detail` says why it is not healthy, `since` since when it is unreachable.
 
+    `source` is where it comes from: started here, registered through the API, named by the servers file, or one of the
+    addresses of a DNS name in that file. Only a registered one can be forgotten through the API.
+
     `quarantined` are models that are not loaded there any more, and why. `backends` are those that it was registered
     with or runs something by, without those that it said it `lacks`. `memory_used_bytes` is null where nobody tells;
     `memory_missing_bytes` did not come back after unloads and failed loads.
     """
 
     id: str
+    source: Source
     condition: ServerCondition
     detail: str
     since: datetime | None
-    source: ServerSource
     pool: str
     labels: dict[str, str]
     devices: list[DeviceBody]
@@ -357,7 +360,10 @@ class ServerBody(Body):
 
 
 class ServerList(Body):
-    """Every server. `observed_at` is null until the first look ended; `problems` keep further ones from being known."""
+    """Every server. `observed_at` is null until the first look ended.
+
+    `problems` is what is wrong with the servers file and the DNS names in it; what was found last holds meanwhile.
+    """
 
     observed_at: datetime | None
     servers: list[ServerBody]
@@ -512,12 +518,12 @@ class Live(Body):
 
 
 class Health(Body):
-    """Whether the loop runs, and what it sees. `problems` are what keeps servers from being known."""
+    """Whether the loop runs, and what it sees. `problems` is what is wrong with how servers are found."""
 
     ready: bool
     reason: str
     passes: int
     last_pass_age_s: float | None
     last_error: str
-    problems: list[str]
     servers: dict[ServerCondition, int]
+    problems: list[str]

@@ -1,7 +1,7 @@
 """`/v1/servers`: the Triton servers as the loop last saw them; registering, draining, restarting them."""
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, assert_never
 
 from fastapi import APIRouter, Path, Response
 
@@ -20,7 +20,7 @@ from control_plane.state import (
     Server,
     ServerCondition,
     ServerId,
-    ServerSource,
+    Source,
 )
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"])
@@ -40,7 +40,7 @@ async def register(new: schemas.NewServer, parts: UsedParts, response: Response)
     """Have a server commanded. An earlier registration of the same id is replaced."""
     server = _server(new)
     if not await parts.fleet.register(server):
-        cause = f"Server '{new.id}' was started by this control plane, and is not registered by hand."
+        cause = f"Server '{new.id}' is there and not registered through the API: {_whence(parts, new.id)[0]}"
         raise Problem(HTTPStatus.CONFLICT, "name-taken", "The id is taken", (cause,), "Take another id.")
     response.headers["Location"] = f"/v1/servers/{new.id}"
     parts.reconciler.wake()
@@ -59,9 +59,9 @@ async def get(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
 async def unregister(server_id: Id, parts: UsedParts) -> None:
     """Forget a registered server. What it holds goes on serving there, and is nobody's concern here any more."""
     if not await parts.fleet.unregister(ServerId(server_id)):
-        source = _seen(parts, server_id).server.source
-        cause = f"Server '{server_id}' was not registered through the API: it is {_KNOWN_BY[source]}."
-        step = _ENDED_BY[source]
+        _seen(parts, server_id)
+        said, step = _whence(parts, server_id)
+        cause = f"Server '{server_id}' was not registered through the API: {said}"
         raise Problem(HTTPStatus.CONFLICT, "not-registered", "It cannot be forgotten", (cause,), step)
     parts.reconciler.wake()
 
@@ -120,20 +120,6 @@ async def release(server_id: Id, model: Model, parts: UsedParts) -> None:
     parts.reconciler.wake()
 
 
-_KNOWN_BY = {
-    ServerSource.EMBEDDED: "one that this control plane started",
-    ServerSource.FILE: "named by the file of servers",
-    ServerSource.DISCOVERED: "an address of a name in the file of servers",
-    ServerSource.REGISTERED: "registered",
-}
-_ENDED_BY = {
-    ServerSource.EMBEDDED: "Start the control plane with fewer servers, or drain it: POST /v1/servers/ID/drain.",
-    ServerSource.FILE: "Take it out of the file; that is noticed within seconds.",
-    ServerSource.DISCOVERED: "End the server: it is forgotten a minute after its address is gone from DNS.",
-    ServerSource.REGISTERED: "Send the request again.",
-}
-
-
 def _seen(parts: Parts, server_id: str) -> ObservedServer:
     """Return what was seen of a server; one that is known and was not asked yet is unreachable."""
     seen = parts.reconciler.view.by_id.get(ServerId(server_id))
@@ -143,6 +129,27 @@ def _seen(parts: Parts, server_id: str) -> ObservedServer:
     if server_id in known:
         return ObservedServer(known[ServerId(server_id)], ServerCondition.UNREACHABLE, detail="It was not asked yet.")
     raise not_found("server", server_id, tuple(sorted(known)))
+
+
+def _whence(parts: Parts, server_id: str) -> tuple[str, str]:
+    """Say where a server comes from that is not registered, and how to have it forgotten."""
+    source = next((it.source for it in parts.fleet.servers() if it.id == server_id), None)
+    match source:
+        case Source.EMBEDDED:
+            said = "this control plane started it (embedded)."
+            return said, "Drain it, or start the control plane with fewer servers."
+        case Source.FILE:
+            return "the servers file names it (file).", "Take it out of the file, which is read again by itself."
+        case Source.DISCOVERED:
+            said = "a DNS name in the servers file has its address (discovered)."
+            return (
+                said,
+                "Take the name out of the file, or stop the server: it leaves once DNS has not named it for long.",
+            )
+        case Source.REGISTERED | None:
+            return "it is gone just now.", "Look again: tritonfleet server list."
+        case _:
+            assert_never(source)
 
 
 def _server(new: schemas.NewServer) -> Server:

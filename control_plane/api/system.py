@@ -59,6 +59,6 @@ def _health(parts: Parts) -> schemas.Health:
         passes=parts.reconciler.passes,
         last_pass_age_s=age_s,
         last_error=parts.reconciler.last_error,
-        problems=list(parts.fleet.problems()),
         servers=conditions(view),
+        problems=list(parts.fleet.problems()),
     )

@@ -119,10 +119,10 @@ def server_body(seen: ObservedServer, view: View | None = None) -> schemas.Serve
     kept = quarantined(view.records.values()) if view is not None else {}
     return schemas.ServerBody(
         id=server.id,
+        source=server.source,
         condition=seen.condition,
         detail=seen.detail,
         since=seen.since,
-        source=server.source,
         pool=server.pool,
         labels=dict(sorted(server.labels.items())),
         devices=[schemas.DeviceBody(**asdict(device)) for device in server.devices],
@@ -146,7 +146,7 @@ def _row_body(row: ObservedModel, broken: Broken | None) -> schemas.ModelRow:
 
 
 def server_list(view: View, problems: Iterable[str]) -> schemas.ServerList:
-    """Show every server."""
+    """Show every server, and what is wrong with how they are found."""
     servers = [server_body(seen, view) for seen in sorted(view.observed, key=lambda seen: seen.server.id)]
     return schemas.ServerList(observed_at=view.started_at, servers=servers, problems=list(problems))
 

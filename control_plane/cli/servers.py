@@ -12,7 +12,7 @@ from rich.text import Text
 from builders.errors import SourceError
 from control_plane.cli import completion, output, settling
 from control_plane.cli.client import DEFAULT_URL, ControlPlaneClient, Token, Url, segment
-from control_plane.cli.status import server_table
+from control_plane.cli.status import problem_line, server_table
 from control_plane.cli.values import capability, pair, size
 
 _POLL_S = 0.25
@@ -36,9 +36,9 @@ def list_all(url: Url = DEFAULT_URL, token: Token = None, as_json: output.AsJson
     if as_json:
         output.print_json(data)
     else:
-        output.show(server_table(data["servers"]) if data["servers"] else "no server yet: tritonfleet server add <id>")
-        for problem in data["problems"]:
-            output.print_error(problem)
+        none = "no server yet: tritonfleet server add <id>"
+        table = server_table(data["servers"]) if data["servers"] else none
+        output.show(output.stacked(table, *map(problem_line, data.get("problems", []))))
 
 
 @servers.command()

@@ -54,19 +54,17 @@ def _watch(client: ControlPlaneClient, name: str | None) -> None:
 
 
 def _everything(client: ControlPlaneClient) -> dict[str, Any]:
-    fleet = client.get("/v1/servers")
+    found = client.get("/v1/servers")
     return {
-        "servers": fleet["servers"],
-        "problems": fleet["problems"],
+        "servers": found["servers"],
+        "problems": found.get("problems", []),
         "deployments": client.get("/v1/deployments")["deployments"],
         "models": client.get("/v1/models")["models"],
     }
 
 
 def _overview(data: dict[str, Any]) -> Table:
-    grid = output.stacked(server_table(data["servers"]))
-    for problem in data["problems"]:
-        grid.add_row(Text.assemble(("problem", "red"), f": {problem}"))
+    grid = output.stacked(server_table(data["servers"]), *map(problem_line, data["problems"]))
     quarantined = [
         (server["id"], model, output.state("quarantined"), why)
         for server in data["servers"]
@@ -108,12 +106,18 @@ def _overview(data: dict[str, Any]) -> Table:
     return grid
 
 
+def problem_line(problem: str) -> Text:
+    """Return what is wrong with how servers are found, as a line below their table."""
+    return output.labelled("problem:", problem, "bold red")
+
+
 def server_table(servers: list[dict[str, Any]]) -> Table:
     """Return a row for each server; `since` is since when it drains or is unreachable."""
     rows = [
         (
             server["id"],
             server["pool"],
+            server["source"],
             output.state(server["condition"]),
             output.clock(server["since"]),
             server["endpoints"]["http"],
@@ -123,7 +127,7 @@ def server_table(servers: list[dict[str, Any]]) -> Table:
         )
         for server in servers
     ]
-    return output.table(["server", "pool", "condition", "since", "HTTP", "gRPC", ">models ready", ""], rows)
+    return output.table(["server", "pool", "source", "condition", "since", "HTTP", "gRPC", ">models ready", ""], rows)
 
 
 def deployment_table(body: dict[str, Any]) -> Table:

@@ -21,7 +21,7 @@ from control_plane.embedded.ports import bind_error_in, choose_endpoints, port_t
 from control_plane.embedded.record import RuntimeRecord, boot_id, read_record
 from control_plane.embedded.spec import Ownership, ServerSpec, Supervision
 from control_plane.errors import ControlPlaneError, PortTakenError, ServerStartError
-from control_plane.state import Endpoints, Server, ServerSource
+from control_plane.state import Endpoints, Server, Source
 
 _START_POLL_S = 0.05
 _START_PROBE_S = 2.0
@@ -76,7 +76,7 @@ class ServerProcess:
             backends=facts.backends,
             versions=facts.versions,
             memory_bytes=self.spec.memory_bytes,
-            source=ServerSource.EMBEDDED,
+            source=Source.EMBEDDED,
         )
 
     def processes(self) -> tuple[int, ...]:

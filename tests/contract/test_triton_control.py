@@ -1,10 +1,12 @@
 """One suite for Triton's control calls: the fake, and a real embedded tritonserver behind the real adapter."""
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
@@ -13,6 +15,8 @@ from tritonclient.utils import InferenceServerException
 from builders.releases import release_of
 from control_plane.actions import Load, Loaded
 from control_plane.adapters.repository import RepositoryFolder
+from control_plane.adapters.triton import GrpcTritonControl
+from control_plane.embedded import EmbeddedServer
 from control_plane.errors import (
     AdminKeyRefusedError,
     DeadlineExceededError,
@@ -33,6 +37,7 @@ from control_plane.state import (
     Server,
     ServerCondition,
 )
+from tests.embedded_triton import seconds_until
 from tests.fakes.world import START, FakeFleet
 from tests.small_models import answer
 from tests.triton_bench import NOWHERE, Bench, RealRepository
@@ -66,6 +71,39 @@ def test_an_unload_and_one_of_what_is_not_loaded(bench: Bench) -> None:
         await control.unload(bench.server, ModelName("was_never_there"))
 
     bench.run(scenario)
+
+
+def test_a_server_that_is_forgotten_ends_no_call_and_can_be_asked_again(bench: Bench) -> None:
+    bench.repository.publish("forgotten", 1)
+
+    async def scenario(control: TritonControl) -> None:
+        loading = asyncio.create_task(bench.load(control, "forgotten"))
+        await asyncio.sleep(0)
+        control.forget_others(frozenset())
+        await loading
+        assert await bench.ready(control, "forgotten") == {1}
+        control.forget_others(frozenset({bench.server.id}))
+        assert await bench.ready(control, "forgotten") == {1}
+
+    bench.run(scenario)
+
+
+def test_the_channel_of_a_forgotten_server_closes(real_server: EmbeddedServer) -> None:
+    def connections() -> int:
+        port = int(real_server.server.endpoints.grpc.rpartition(":")[2])
+        here = psutil.Process().net_connections("tcp")
+        return sum(bool(it.raddr) and it.raddr.port == port and it.status == psutil.CONN_ESTABLISHED for it in here)
+
+    async def scenario() -> None:
+        control = GrpcTritonControl(lambda _: None)
+        before = connections()
+        await control.observe(real_server.server)
+        assert connections() == before + 1
+        control.forget_others(frozenset())
+        gc.collect()
+        await asyncio.to_thread(seconds_until, lambda: connections() == before, 10)
+
+    asyncio.run(scenario())
 
 
 def test_an_ensemble_over_its_members(bench: Bench) -> None:

@@ -175,6 +175,9 @@ class FakeTriton:
                 process.rows[name, version] = (ModelState.UNAVAILABLE, "unloaded")
         process.begin_anew(model)
 
+    def forget_others(self, servers: frozenset[ServerId]) -> None:
+        """Nothing is open."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -11,6 +11,7 @@ from builders.manifest import ManifestTarget
 from builders.model_config import EnsembleStep, ModelConfig
 from builders.targets import Precision
 from control_plane.errors import LoadFailedError
+from control_plane.planning.discovery import DnsName, Entry
 from control_plane.ports import ServerLog
 from control_plane.state import (
     GENERATION,
@@ -31,6 +32,7 @@ from control_plane.state import (
     Server,
     ServerCondition,
     ServerId,
+    Source,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,6 +45,18 @@ def a_server(name: str = "s0", key: str | None = None, *gpus: str) -> Server:
     """Return a server with every backend, and GPUs of these compute capabilities."""
     endpoints = Endpoints("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
     return Server(ServerId(name), endpoints, key, gpus, BACKENDS)
+
+
+def a_named(name: str, port: int, **more: Any) -> Entry:
+    """Return an entry of the servers file: a server whose gRPC is at this port."""
+    where = Endpoints("127.0.0.1:1", f"127.0.0.1:{port}", "127.0.0.1:3")
+    return Entry(Server(ServerId(name), where, backends=BACKENDS, source=Source.FILE, **more))
+
+
+def a_discovered(name: str, dns: str, **more: Any) -> Entry:
+    """Return an entry of the servers file: servers at the addresses of a DNS name, at Triton's usual ports."""
+    pattern = Server(ServerId(name), Endpoints("", "", ""), backends=BACKENDS, source=Source.FILE, **more)
+    return Entry(pattern, DnsName(dns))
 
 
 def a_target(name: str, unproven: str = "", **toolchain: str) -> ManifestTarget:
@@ -201,14 +215,14 @@ class FakeFleet:
         self.restarts: list[tuple[ServerId, str]] = []
         self.restarting: Callable[[ServerId], None] | None = None
         self.ours = True
-        self.told: tuple[str, ...] = ()
         self.memory: dict[ServerId, int] = {}
+        self.wrong: tuple[str, ...] = ()
+
+    def problems(self) -> tuple[str, ...]:
+        return self.wrong
 
     def servers(self) -> tuple[Server, ...]:
         return tuple(self.known)
-
-    def problems(self) -> tuple[str, ...]:
-        return self.told
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         self.listeners.append(changed)
@@ -222,15 +236,19 @@ class FakeFleet:
         return None
 
     async def register(self, server: Server) -> bool:
+        if any(it.id == server.id and it.source is not Source.REGISTERED for it in self.known):
+            return False
         self.known = [*(it for it in self.known if it.id != server.id), server]
         self.change()
         return True
 
     async def unregister(self, server: ServerId) -> bool:
-        there = any(it.id == server for it in self.known)
+        there = any(it.id == server and it.source is Source.REGISTERED for it in self.known)
+        if not there:
+            return False
         self.known = [it for it in self.known if it.id != server]
         self.change()
-        return there
+        return True
 
     async def restart(self, server: ServerId, reason: str) -> bool:
         self.restarts.append((server, reason))

@@ -13,6 +13,7 @@ from control_plane.errors import (
     LocationBusyError,
     LocationError,
     MissingExtraError,
+    NameNotResolvedError,
     NoSpaceError,
     NotOursError,
     PermanentError,
@@ -42,6 +43,7 @@ BY_CLASS: dict[type[ControlPlaneError], ErrorKind] = {
     NoSpaceError: ErrorKind.INFRASTRUCTURE,
     LocationBusyError: ErrorKind.INFRASTRUCTURE,
     NotOursError: ErrorKind.INFRASTRUCTURE,
+    NameNotResolvedError: ErrorKind.INFRASTRUCTURE,
     LocationError: ErrorKind.INFRASTRUCTURE,
     DamagedVersionError: ErrorKind.ARTIFACT,
 }

@@ -241,3 +241,26 @@ def test_what_cannot_be_served_is_not_stored() -> None:
         assert await rig.store.list() == ()
 
     run(scenario)
+
+
+def test_of_a_server_that_leaves_while_it_loads_nothing_is_kept_and_it_is_filled_when_it_is_back() -> None:
+    s0, s1 = a_server("s0"), a_server("s1")
+
+    async def scenario(rig: Rig) -> None:
+        deployment = await deploy(rig, "d", "b")
+        rig.triton.gate = asyncio.Event()
+        await rig.loop.run_pass()
+        await until(lambda: len(rig.triton.calls) == 2)
+        await rig.fleet.unregister(s1.id)
+        rig.triton.gate.set()
+        await rig.loop.executions_ended()
+        assert {record.server for record in await rig.store.records()} == {s0.id}
+        await rig.settle()
+        assert [it.server for it in rig.loop.view.status_of(deployment).servers] == [s0.id]
+        assert state(rig, deployment) is DeploymentState.SERVING
+        rig.triton.start(s1)
+        await rig.fleet.register(s1)
+        await rig.settle()
+        assert rig.ready(s1) == {"b:1"}
+
+    run(scenario, Rig(s0, s1))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import httpx
 
-from control_plane.state import ModelName, ServerId
+from control_plane.state import ModelName, ServerId, Source
 from tests.fakes.calls import PROBLEM, problem, run
 from tests.fakes.rig import Rig
 from tests.fakes.triton import FakeModel
@@ -220,6 +220,43 @@ def test_health_and_metrics() -> None:
         assert (await client.get("/v1/health/live")).json() == {"live": True}
 
     run(scenario)
+
+
+def test_servers_tell_where_they_come_from_and_only_a_registered_one_can_be_forgotten() -> None:
+    servers = tuple(replace(a_server(source.value), source=source) for source in Source)
+
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        while rig.loop.passes < 1:
+            await rig.loop.pass_ended()
+        listed = (await client.get("/v1/servers")).json()["servers"]
+        assert {it["id"]: it["source"] for it in listed} == {source.value: source.value for source in Source}
+        for source, said in (
+            ("embedded", "this control plane started it"),
+            ("file", "the servers file names it"),
+            ("discovered", "a DNS name in the servers file has its address"),
+        ):
+            refused = problem(await client.delete(f"/v1/servers/{source}"), 409, "not-registered")
+            assert said in refused["detail"] + str(refused["causes"])
+            new = {"id": source, "grpc": "h:2", "http": "h:1", "metrics": "h:3"}
+            taken = problem(await client.post("/v1/servers", json=new), 409, "name-taken")
+            assert said in taken["detail"] + str(taken["causes"])
+        assert (await client.delete("/v1/servers/registered")).status_code == 204
+        problem(await client.delete("/v1/servers/none"), 404, "not-found")
+
+    run(scenario, rig=Rig(*servers))
+
+
+def test_what_is_wrong_with_finding_servers_is_told_and_leaves_the_loop_healthy() -> None:
+    async def scenario(rig: Rig, client: httpx.AsyncClient) -> None:
+        while rig.loop.passes < 1:
+            await rig.loop.pass_ended()
+        assert (await client.get("/v1/health")).json()["problems"] == []
+        rig.fleet.wrong = ("Name 'x' cannot be resolved.",)
+        health = (await client.get("/v1/health")).json()
+        assert (health["ready"], health["problems"]) == (True, ["Name 'x' cannot be resolved."])
+        assert (await client.get("/v1/servers")).json()["problems"] == ["Name 'x' cannot be resolved."]
+
+    run(scenario, rig=Rig())
 
 
 def test_the_openapi_document_tells_errors_examples_and_the_token() -> None:

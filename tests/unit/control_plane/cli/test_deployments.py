@@ -140,7 +140,7 @@ def test_status_shows_servers_deployments_and_models(url: str) -> None:
     after = run_here("status", "--url", url)
     assert (after.code, after.err) == (0, "")
     assert "e serving a:2 b:1 e:1" in after.flat
-    assert "s0 default healthy 127.0.0.1:1 127.0.0.1:2 3" in after.flat
+    assert "s0 default registered healthy 127.0.0.1:1 127.0.0.1:2 3" in after.flat
 
 
 def test_status_as_json_has_servers_deployments_and_models(url: str) -> None:

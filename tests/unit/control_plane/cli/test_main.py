@@ -130,7 +130,7 @@ def test_address_and_token_come_from_the_environment() -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_command_with_its_code_and_no_traceback(number: signal.Signals, code: int) -> None:
     with scripted_server() as server:
-        server.answer("GET /v1/servers", {"servers": [], "problems": []})
+        server.answer("GET /v1/servers", {"servers": []})
         server.answer("GET /v1/deployments", {"deployments": []})
         server.answer("GET /v1/models", {"models": []})
         watching = command_line("status", "--watch", "--url", server.url)

@@ -10,7 +10,7 @@ import pytest
 from tests.command_line import run_here
 from tests.fakes.rest import answering
 from tests.fakes.rig import Rig
-from tests.fakes.world import a_server
+from tests.fakes.world import a_named, a_server
 from tests.scripted_http import Answer, scripted_server
 
 ADDRESSES = ("--grpc", "h:2", "--http", "h:1", "--metrics", "h:3")
@@ -21,17 +21,14 @@ def a_body(condition: str = "draining", *models: tuple[str, str], **more: Any) -
     rows = [{"name": name, "version": 1, "state": state, "reason": "", "instances": 2} for name, state in models]
     where = {"http": "h:1", "grpc": "h:2", "metrics": "h:3"}
     device = {"uuid": "GPU-1", "product": "L4", "compute_capability": "8.9", "memory_bytes": 24 * 10**9}
-    rest = {"labels": {"zone": "a"}, "devices": [{**device, "mig_profile": ""}], "memory_bytes": 10**9}
-    since = "2026-01-01T00:00:00Z"
-    body = {
-        "id": "s0",
-        "condition": condition,
-        "detail": "",
-        "since": since,
-        "pool": "gpu",
-        "source": "file",
+    rest = {
         "triton_version": "2.51.0",
+        "labels": {"zone": "a"},
+        "devices": [{**device, "mig_profile": ""}],
+        "memory_bytes": 10**9,
     }
+    since = "2026-01-01T00:00:00Z"
+    body = {"id": "s0", "condition": condition, "detail": "", "since": since, "pool": "gpu", "source": "file"}
     used = {"memory_used_bytes": 700 * 2**20, "memory_missing_bytes": 300 * 2**20}
     return {**body, **rest, **used, "endpoints": where, "models": rows, "quarantined": {}, **more}
 
@@ -50,7 +47,7 @@ def url(rig: Rig) -> Iterator[str]:
 
 def test_servers_are_listed_and_shown(url: str) -> None:
     listed = run_here("server", "list", "--url", url)
-    assert "s0 default healthy" in listed.flat
+    assert "s0 default registered healthy" in listed.flat
     assert [it["id"] for it in run_here("server", "list", "--json", "--url", url).data["servers"]] == ["s0", "s1"]
     shown = run_here("server", "show", "s1", "--url", url)
     assert shown.out.startswith("s1 (pool default, registered): healthy")
@@ -62,7 +59,7 @@ def test_a_server_is_shown_with_its_devices_and_what_is_quarantined() -> None:
     body = a_body("unreachable", detail="No [answer].", quarantined={"m": "It failed 5 times."})
     with scripted_server() as server:
         server.answer("GET /v1/servers/s0", body)
-        server.answer("GET /v1/servers", {"servers": [body], "problems": ["A name has no answer."]})
+        server.answer("GET /v1/servers", {"servers": [body]})
         server.answer("GET /v1/deployments", {"deployments": []})
         server.answer("GET /v1/models", {"models": []})
         shown = run_here("server", "show", "s0", "--url", server.url)
@@ -77,9 +74,23 @@ def test_a_server_is_shown_with_its_devices_and_what_is_quarantined() -> None:
         "m is quarantined: It failed 5 times.",
     ):
         assert said in shown.flat
-    assert "s0 gpu unreachable 20" in status.flat
-    assert "problem: A name has no answer." in status.flat
+    assert "s0 gpu file unreachable 20" in status.flat
     assert "s0 m quarantined It failed 5 times." in status.flat
+
+
+def test_what_is_wrong_with_finding_servers_stands_below_their_table(rig: Rig, url: str) -> None:
+    rig.fleet.wrong = ("Name 'x' cannot be [resolved].",)
+    for command in (("server", "list"), ("status",)):
+        assert "problem: Name 'x' cannot be [resolved]." in run_here(*command, "--url", url).out
+    assert run_here("status", "--json", "--url", url).data["problems"] == ["Name 'x' cannot be [resolved]."]
+
+
+def test_a_server_that_is_not_registered_is_refused_with_its_source() -> None:
+    with answering(Rig(a_named("s0", 2).server)) as address:
+        ended = run_here("server", "remove", "s0", "--url", address)
+    assert ended.code == 1
+    assert "the servers file names it (file)" in ended.flat
+    assert "Take it out of the file" in ended.flat
 
 
 def test_a_server_is_added_drained_resumed_restarted_and_removed(rig: Rig, url: str) -> None:
