@@ -1,7 +1,7 @@
 """`tritonfleet gpus`: the GPUs of this machine by their driver, and how each is cut. Reads, never changes."""
 
 import re
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -32,10 +32,9 @@ def gpus(
 
     Example: tritonfleet gpus --simulate h100-80gb:2
     """
-    with ExitStack() as stack:
-        if simulate is not None:
-            stack.enter_context(installed(SimulatedNvml(_simulated(simulate))))
-        found = NvmlHost().gpus()
+    host = NvmlHost()
+    with installed(SimulatedNvml(_simulated(simulate))) if simulate is not None else nullcontext():
+        found = host.gpus()
     if as_json:
         output.print_json([_data(gpu) for gpu in found])
         return

@@ -1,11 +1,14 @@
 """`gpus`: GPUs as a driver tells them, made-up ones here."""
 
+import subprocess
+import sys
+
 import pytest
 
 from control_plane.adapters.nvml import NvmlHost
 from control_plane.mig import Placement
 from control_plane.mig.simulated import SimulatedNvml, installed
-from tests.command_line import run_here
+from tests.command_line import environment, run_here
 
 
 def test_made_up_gpus_are_shown_whole() -> None:
@@ -29,6 +32,16 @@ def test_slices_are_shown_with_what_still_fits() -> None:
     assert "still fits: 3g.40gb@4, 1g.20gb@4, 1g.20gb@6, 2g.20gb@4" in shown.flat
     assert gpu["instances"][0]["processes"] == [4711]
     assert {"profile": "3g.40gb", "start": 4} in gpu["free"]
+
+
+@pytest.mark.parametrize("simulate", [(), ("--simulate", "h100-80gb:2")])
+def test_without_the_binding_the_extra_is_named(simulate: tuple[str, ...]) -> None:
+    gone = "import sys; sys.modules['pynvml'] = None; from control_plane.cli.main import main; "
+    run = f"{gone}main(['gpus', *{simulate}])"
+    ended = subprocess.run([sys.executable, "-c", run], env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "pip install 'tritonfleet[gpu]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(
