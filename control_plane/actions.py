@@ -14,13 +14,17 @@ from control_plane.state import NO_MODEL, ModelName, Pin, ServerId
 class Setting:
     """How a version is loaded: its target (empty where it has none), instances (None: its config's), generation.
 
-    `gpus` is how many GPUs the instances are spread over; 0 where the server has not several.
+    The instances are how many there are in all, spread over `gpus` GPUs; 0 where the server has not several.
     """
 
     target: str = ""
     instances: int | None = None
     generation: int = 0
     gpus: int = 0
+
+
+AS_PUBLISHED = Setting()
+"""As the version's own config says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Load:
 
     def setting(self, model: ModelName) -> Setting:
         """Return how this model or a member is loaded."""
-        return self.settings.get(model, Setting())
+        return self.settings.get(model, AS_PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True)

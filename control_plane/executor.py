@@ -17,7 +17,6 @@ from control_plane.actions import (
     Outcome,
     Restart,
     Restarted,
-    Setting,
     Skipped,
     Unload,
     Unloaded,
@@ -103,18 +102,10 @@ class Executor:
         for pin in (*action.members, Pin(action.model, action.version)):
             if self._distribution is not None and server.repository:
                 await asyncio.to_thread(self._distribution.bring, server, pin, action.members)
-            config = await asyncio.to_thread(self._config, pin, action.setting(pin.model))
+            config = await asyncio.to_thread(
+                self._catalogue.load_config, pin.model, pin.version, action.setting(pin.model)
+            )
             await self._triton.load(server, pin.model, config)
-
-    def _config(self, pin: Pin, setting: Setting) -> str:
-        return self._catalogue.load_config(
-            pin.model,
-            pin.version,
-            setting.target,
-            instances=setting.instances,
-            gpus=setting.gpus,
-            generation=setting.generation,
-        )
 
 
 def _blocked(action: Action, outcomes: Iterable[Outcome]) -> str:

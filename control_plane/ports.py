@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from control_plane.actions import AS_PUBLISHED, Setting
 from control_plane.planning.retention import Installed
 from control_plane.state import (
     ActionRecord,
@@ -126,20 +127,10 @@ class Catalogue(Protocol):
     def read(self) -> Published:
         """Read every package with its versions and problems."""
 
-    def load_config(
-        self,
-        model: ModelName,
-        version: int,
-        target: str = "",
-        *,
-        instances: int | None = None,
-        gpus: int = 0,
-        generation: int = 0,
-    ) -> str:
-        """Return the `config` of a load call that serves exactly `version`, with `target` where it has targets.
+    def load_config(self, model: ModelName, version: int, setting: Setting = AS_PUBLISHED) -> str:
+        """Return the `config` of a load call that serves exactly `version`, as `setting` says.
 
-        Without a name it is the version's default target. `instances` is how many there are to be in all (None: as the
-        config says), spread over `gpus` GPUs where there are several; `generation` goes into its parameter GENERATION.
+        Without a target's name it is the version's default one; the generation goes into its parameter GENERATION.
         Raises LoadFailedError with the cause.
         """
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from control_plane.actions import Setting
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.errors import LoadFailedError
 from control_plane.ports import TritonControl
@@ -129,7 +130,7 @@ class RealRepository:
     def config(self, name: str, version: int, *, instances: int | None = None, generation: int = 0) -> str:
         try:
             folder = RepositoryFolder(self.root)
-            return folder.load_config(ModelName(name), version, instances=instances, generation=generation)
+            return folder.load_config(ModelName(name), version, Setting(instances=instances, generation=generation))
         except LoadFailedError:  # not published: send what the control plane would have known of it
             return json.dumps({"name": name, "backend": "python"})
 

@@ -18,6 +18,7 @@ from builders.manifest import MANIFEST_FILENAME, Manifest, ManifestTarget, read_
 from builders.probes import PROBES_FILENAME
 from builders.selection import parse_target
 from builders.validate import config_problems
+from control_plane.actions import AS_PUBLISHED, Setting
 from control_plane.adapters.probe_file import read_probe
 from control_plane.adapters.profile_folder import measured_memory
 from control_plane.adapters.signatures import SignatureCheck
@@ -48,16 +49,7 @@ class RepositoryFolder:
         memory = measured_memory(self._profiles) if self._profiles is not None else {}
         return Published({package.name: package for package in packages}, memory)
 
-    def load_config(
-        self,
-        model: ModelName,
-        version: int,
-        target: str = "",
-        *,
-        instances: int | None = None,
-        gpus: int = 0,
-        generation: int = 0,
-    ) -> str:
+    def load_config(self, model: ModelName, version: int, setting: Setting = AS_PUBLISHED) -> str:
         """Return the config of `version` as JSON with a version policy of exactly that one; see the port.
 
         The signature is looked at once more: what was altered since the plan was made is not loaded.
@@ -67,17 +59,17 @@ class RepositoryFolder:
             problem = self._signatures.problem(folder)
             if problem:
                 raise LoadFailedError(problem)
-        path = folder / _config_of(folder, target)
-        if not target and not path.exists():
+        path = folder / _config_of(folder, setting.target)
+        if not setting.target and not path.exists():
             path = self._root / model / CONFIG_NAME
         try:
             return pbtxt.to_json(
                 path.read_text(encoding="utf-8"),
                 path=str(path),
                 versions=[version],
-                instances=instances,
-                gpus=gpus,
-                parameters={GENERATION: str(generation)} if generation else {},
+                instances=setting.instances,
+                gpus=setting.gpus,
+                parameters={GENERATION: str(setting.generation)} if setting.generation else {},
             )
         except (ConfigError, OSError, UnicodeDecodeError) as exc:
             raise LoadFailedError(_cannot_read(path, exc)) from exc

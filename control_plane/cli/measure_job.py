@@ -17,6 +17,7 @@ from builders.measure.profile import MeasuredDevice
 from builders.measure.sweep import Grid, Point
 from builders.probes import PROBES_FILENAME
 from builders.targets import RUNTIMES
+from control_plane.actions import Setting
 from control_plane.adapters.measured_device import visible_mig_profile
 from control_plane.adapters.measured_requests import Item, read_items
 from control_plane.adapters.measured_server import MeasuredModel, TritonMeasuredServer, triton_version
@@ -86,7 +87,7 @@ def find_job(
     if isinstance(pinned, Infeasible):
         raise LoadFailedError(" ".join(pinned.reasons))
     *members, pin = pinned.pins
-    load_config = folder.load_config(pin.model, pin.version, target)
+    load_config = folder.load_config(pin.model, pin.version, Setting(target))
     config = published.models[pin.model].at(pin.version).config
     max_batch_size = json.loads(load_config).get("max_batch_size", 0)  # a target may have another than the default one
     items, sent = _items(repository / model / str(pin.version), requests, max_batch_size)

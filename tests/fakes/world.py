@@ -10,6 +10,7 @@ from typing import Any
 from builders.manifest import ManifestTarget
 from builders.model_config import EnsembleStep, ModelConfig
 from builders.targets import Precision
+from control_plane.actions import AS_PUBLISHED, Setting
 from control_plane.errors import LoadFailedError
 from control_plane.planning.discovery import DnsName, Entry
 from control_plane.ports import ServerLog
@@ -178,31 +179,24 @@ class FakeCatalogue:
         outputs = () if self.published[model].at(version).is_ensemble else ({"name": "Y"},)
         return Probe(model, version, ({"name": "X"},), outputs)
 
-    def load_config(
-        self,
-        model: ModelName,
-        version: int,
-        target: str = "",
-        *,
-        instances: int | None = None,
-        gpus: int = 0,
-        generation: int = 0,
-    ) -> str:
+    def load_config(self, model: ModelName, version: int, setting: Setting = AS_PUBLISHED) -> str:
         if model not in self.published:
             raise LoadFailedError(f"{model}/config.pbtxt: there is no such file; a package needs one")
         problems = self.published[model].at(version).problems
         if problems:
             raise LoadFailedError(problems[0])
         config: dict[str, Any] = {"name": model, "version_policy": {"specific": {"versions": [version]}}}
-        if instances is not None:
-            each, rest = divmod(instances, max(1, gpus))
-            counts = [each + (gpu < rest) for gpu in range(gpus)]
+        if setting.instances is not None:
+            each, rest = divmod(setting.instances, max(1, setting.gpus))
+            counts = [each + (gpu < rest) for gpu in range(setting.gpus)]
             spread = [{"count": count, "gpus": [gpu]} for gpu, count in enumerate(counts) if count]
-            config["instance_group"] = spread if gpus > 1 else [{"count": instances}]
-        if generation:
-            config["parameters"] = {GENERATION: {"string_value": str(generation)}}
+            config["instance_group"] = spread if setting.gpus > 1 else [{"count": setting.instances}]
+        if setting.generation:
+            config["parameters"] = {GENERATION: {"string_value": str(setting.generation)}}
         targets = self.published[model].targets.get(version, {})
-        return json.dumps({**config, "default_model_filename": targets[target].filename} if target else config)
+        return json.dumps(
+            {**config, "default_model_filename": targets[setting.target].filename} if setting.target else config
+        )
 
 
 class FakeFleet:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders.manifest import Manifest, ManifestTarget
+from control_plane.actions import Setting
 from control_plane.adapters.repository import RepositoryFolder
 from control_plane.errors import LoadFailedError
 from control_plane.state import GENERATION, ModelName, Pin
@@ -61,7 +62,7 @@ def test_the_config_of_a_load_names_one_version(tmp_path: Path) -> None:
 def test_the_config_of_a_load_says_how_many_instances_and_which_generation(tmp_path: Path) -> None:
     package(tmp_path, "m", "1")
     repository = RepositoryFolder(tmp_path)
-    config = json.loads(repository.load_config(ModelName("m"), 1, instances=3, generation=2))
+    config = json.loads(repository.load_config(ModelName("m"), 1, Setting(instances=3, generation=2)))
     assert config["instance_group"] == [{"count": 3}]
     assert config["parameters"] == {GENERATION: {"string_value": "2"}}
     assert "parameters" not in json.loads(repository.load_config(ModelName("m"), 1))
@@ -125,11 +126,11 @@ def test_the_targets_of_a_version_and_the_config_of_each(tmp_path: Path) -> None
     published = repository.read()
     assert published.models[name].targets == {1: manifest.targets}
     for target, filename, size in (("", FP32, 8), (FP32, FP32, 8), (INT8, INT8, 16)):
-        config = json.loads(repository.load_config(name, 1, target))
+        config = json.loads(repository.load_config(name, 1, Setting(target)))
         assert (config["default_model_filename"], config["max_batch_size"]) == (f"{filename}.onnx", size)
         assert config["version_policy"] == {"specific": {"versions": ["1"]}}
     with pytest.raises(LoadFailedError, match=f"has no target tensorrt-sm_90-fp16; there are: {FP32}, {INT8}"):
-        repository.load_config(name, 1, "tensorrt-sm_90-fp16")
+        repository.load_config(name, 1, Setting("tensorrt-sm_90-fp16"))
 
 
 def test_a_version_without_targets_tells_why_it_is_unproven(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_target_whose_config_is_gone_is_not_served_with_another_one(tmp_path: 
     version, _ = targeted(tmp_path)
     (version / f"config.{INT8}.pbtxt").unlink()
     with pytest.raises(LoadFailedError, match=f"config.{INT8}.pbtxt: there is no such file"):
-        RepositoryFolder(tmp_path).load_config(ModelName("m"), 1, INT8)
+        RepositoryFolder(tmp_path).load_config(ModelName("m"), 1, Setting(INT8))
 
 
 @pytest.mark.parametrize(
@@ -173,4 +174,4 @@ def test_a_manifest_that_is_none_is_told_and_nothing_is_loaded_by_it(
     assert told in package.at(1).problems[0]
     assert (package.draft.problems, package.targets) == ((), {})
     with pytest.raises(LoadFailedError, match=re.escape(told)):
-        RepositoryFolder(tmp_path).load_config(ModelName("m"), 1, FP32)
+        RepositoryFolder(tmp_path).load_config(ModelName("m"), 1, Setting(FP32))
