@@ -67,7 +67,7 @@ def to_json(
     return text_form
 
 
-def _spread(message: Any, instances: int, gpus: list[int]) -> None:  # noqa: ANN401 - a generated message
+def _spread(message: Untyped, instances: int, gpus: list[int]) -> None:
     """Have so many instances in all on these GPUs, the first ones with one more where it does not come out even."""
     each, rest = divmod(instances, len(gpus))
     first = message.instance_group[0]
