@@ -77,6 +77,9 @@ class Fleet(Protocol):
     def servers(self) -> tuple[Server, ...]:
         """Every server, each with where it comes from."""
 
+    def has(self, server: ServerId) -> bool:
+        """Tell whether a server is among them now."""
+
     def problems(self) -> tuple[str, ...]:
         """Say in sentences what is wrong with how servers are found; empty where all is well."""
 

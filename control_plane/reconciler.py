@@ -39,7 +39,7 @@ from control_plane.planning import (
 from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
 from control_plane.probing import Prober
-from control_plane.rehearsal import Proposal
+from control_plane.rehearsal import AS_IT_IS, Proposal
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -198,9 +198,8 @@ class Reconciler:
         self._pass_ended = asyncio.Event()
         return view.plan
 
-    async def preview(self, proposal: Proposal | None = None) -> Plan:
+    async def preview(self, given: Proposal = AS_IT_IS) -> Plan:
         """Observe and plan now, without touching anything: for what is desired, or for what is proposed."""
-        given = proposal or Proposal()
         deployments = await self._world.store.list() if given.deployments is None else given.deployments
         return (await self._look(deployments, given)).plan
 
@@ -212,8 +211,7 @@ class Reconciler:
         """Wait for what is being carried out now."""
         await asyncio.gather(*self._busy.values())
 
-    async def _look(self, deployments: tuple[Deployment, ...], proposal: Proposal | None = None) -> View:
-        given = proposal or Proposal()
+    async def _look(self, deployments: tuple[Deployment, ...], given: Proposal = AS_IT_IS) -> View:
         started_at, before = self._timing.now(), self.view
         observed = await self._observer.observe(given.drained)
         published = await asyncio.to_thread(self._world.catalogue.read)
@@ -284,7 +282,7 @@ class Reconciler:
         self._metrics.outcome(outcome)
         self._note_restarts(outcome)
         record = self._record(outcome, view.records.get((outcome.action.server, outcome.action.model)))
-        if record is not None and any(it.id == record.server for it in self._world.fleet.servers()):
+        if record is not None and self._world.fleet.has(record.server):
             await self._world.store.record(record)  # of one that left meanwhile all is forgotten already
         retry_at = record.retry_at if record is not None and record.failures < QUARANTINED_AFTER else None
         await self._world.journal.ended(step, outcome, retry_at)

@@ -23,6 +23,10 @@ class Proposal:
         return not self.forgotten.isdisjoint({(server, model), (None, model)})
 
 
+AS_IT_IS = Proposal()
+"""Nothing is different."""
+
+
 class RehearsedStore:
     """A `RevisionStore` over `store`, for one change. Nothing is ever written to `store`."""
 

@@ -40,6 +40,10 @@ class LocalFleet:
         """Every server, as it is reached now."""
         return tuple(entry.server for entry in self._supervised.values())
 
+    def has(self, server: ServerId) -> bool:
+        """Tell whether it is one of them."""
+        return server in self._supervised
+
     def problems(self) -> tuple[str, ...]:
         """None: they are not found, but started."""
         return ()

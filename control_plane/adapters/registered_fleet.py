@@ -25,6 +25,10 @@ class RegisteredFleet:
         """Every server; where an id is there twice, the one we started comes first, then the one that was found."""
         return tuple({**self._registered, **self._found, **{it.id: it for it in self._started.servers()}}.values())
 
+    def has(self, server: ServerId) -> bool:
+        """Tell whether it is there, by whatever way."""
+        return server in self._found or server in self._registered or self._started.has(server)
+
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong with what was found last."""
         return self._problems
@@ -46,7 +50,7 @@ class RegisteredFleet:
 
     async def register(self, server: Server) -> bool:
         """Keep a server, unless its id is that of one that we started or that was found."""
-        if server.id in self._found or any(it.id == server.id for it in self._started.servers()):
+        if server.id in self._found or self._started.has(server.id):
             return False
         await self._store.register(server)
         self._registered[server.id] = server

@@ -212,6 +212,9 @@ class FakeFleet:
         self.memory: dict[ServerId, int] = {}
         self.wrong: tuple[str, ...] = ()
 
+    def has(self, server: ServerId) -> bool:
+        return any(it.id == server for it in self.known)
+
     def problems(self) -> tuple[str, ...]:
         return self.wrong
 
