@@ -19,6 +19,7 @@ from builders.errors import SpecError
 from builders.spec import find_packages
 from builders.targets import PRECISIONS
 from control_plane.cli.client import DEFAULT_URL, TOKEN_VARIABLE, segment
+from control_plane.mig import products
 from control_plane.settings import CLIENT_URL_VARIABLE
 
 DEFAULT_REPOSITORY = Path("model_repository")
@@ -128,6 +129,11 @@ def quarantined(ctx: typer.Context, incomplete: str) -> list[str]:
 def precisions(incomplete: str) -> list[str]:
     """Offer the precisions there are."""
     return _offered(("default", *PRECISIONS), incomplete)
+
+
+def gpu_products(incomplete: str) -> list[str]:
+    """Offer the GPU products whose slices are known."""
+    return _offered(products(), incomplete)
 
 
 def backends(incomplete: str) -> list[str]:

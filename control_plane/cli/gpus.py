@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.adapters.nvml import NvmlHost
-from control_plane.cli import output
-from control_plane.mig import illegality, product_named
+from control_plane.cli import output, values
+from control_plane.mig import illegality
 from control_plane.mig.geometry import Placement
 from control_plane.mig.host import HostGpu
 from control_plane.mig.simulated import SimulatedNvml, installed
@@ -51,10 +51,7 @@ def _simulated(text: str) -> dict[str, int]:
         found = re.fullmatch(r"([\w.-]+)(?::(\d{1,3}))?", part)
         if found is None:
             raise typer.BadParameter(f"--simulate takes PRODUCT:COUNT, such as h100-80gb:2, and not {part!r}")
-        try:
-            product = product_named(found[1])
-        except KeyError as exc:
-            raise typer.BadParameter(str(exc.args[0])) from exc
+        product = values.gpu_product(found[1])
         asked[product.name] = asked.get(product.name, 0) + int(found[2] or 1)
     return asked
 

@@ -4,25 +4,20 @@ The answers are made in `sizing`; here they are read, shown and drawn.
 """
 
 import time
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from builders.errors import SourceError
-from control_plane.cli import output
+from control_plane.cli import completion, output, values
 from control_plane.errors import MissingExtraError
-from control_plane.mig import Product, Rules, product_named, products
-
-if TYPE_CHECKING:
-    from control_plane.sizing import Admission, Demand, Gpu, Sizing
+from control_plane.mig import Product, products
+from control_plane.sizing import Admission, Demand, Gpu, Offer, Sizing, tables
+from control_plane.sizing.drawing import svg, text_line
+from control_plane.sizing.layout import mix_counts
 
 placement = typer.Typer(no_args_is_help=True, help="What goes where on GPUs that can be cut into slices.")
-
-
-def _complete_products(incomplete: str) -> list[str]:
-    return [name for name in products() if name.startswith(incomplete)]
 
 
 @placement.command()
@@ -38,7 +33,7 @@ def size(
         ),
     ],
     product: Annotated[
-        str, typer.Option("--product", help="The GPUs, such as a100-80gb.", autocompletion=_complete_products)
+        str, typer.Option("--product", help="The GPUs, such as a100-80gb.", autocompletion=completion.gpu_products)
     ],
     latency_part: Annotated[
         float,
@@ -66,15 +61,10 @@ def size(
         from control_plane.sizing.solving import size as sized  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as exc:
         raise MissingExtraError("Sizing needs OR-Tools: pip install 'tritonfleet[placement]'") from exc
-    from control_plane.sizing import Offer, tables  # noqa: PLC0415
-    from control_plane.sizing.drawing import svg  # noqa: PLC0415
-
-    gpu = _product(product)
+    gpu = values.gpu_product(product)
     asked = _asked(tables.read_scenarios(scenarios), only)
     measured = tables.read_profiles(profiles, gpu)
-    admission = tables.parva_admission(gpu, latency_part)
-    if any_start:
-        admission = _anywhere(gpu, latency_part)
+    admission = Admission(latency_part) if any_start else tables.parva_admission(gpu, latency_part)
     found: list[tuple[str, Sizing, float]] = []
     for name, demands in asked.items():
         with output.Spinner(f"{name}: {len(demands)} demands"):
@@ -94,27 +84,14 @@ def size(
         raise typer.Exit(1)
 
 
-def _product(name: str) -> Product:
-    try:
-        return product_named(name)
-    except KeyError as exc:
-        raise typer.BadParameter(str(exc.args[0])) from exc
-
-
-def _anywhere(product: Product, latency_part: float) -> "Admission":
-    from control_plane.sizing import Admission  # noqa: PLC0415
-
-    return Admission(latency_part, {product.name: Rules(frozenset(product.plain))})
-
-
-def _asked(there: "dict[str, tuple[Demand, ...]]", only: list[str] | None) -> "dict[str, tuple[Demand, ...]]":
+def _asked(there: dict[str, tuple[Demand, ...]], only: list[str] | None) -> dict[str, tuple[Demand, ...]]:
     unknown = [name for name in only or () if name not in there]
     if unknown:
         raise typer.BadParameter(f"there is no scenario {', '.join(unknown)}; there are {', '.join(there)}")
     return {name: demands for name, demands in there.items() if not only or name in only}
 
 
-def _alike(gpus: "tuple[Gpu, ...]") -> "list[list[Gpu]]":
+def _alike(gpus: tuple[Gpu, ...]) -> list[list[Gpu]]:
     """Group the GPUs that are cut alike and hold the same models."""
     groups: dict[tuple[object, ...], list[Gpu]] = {}
     for gpu in gpus:
@@ -122,8 +99,7 @@ def _alike(gpus: "tuple[Gpu, ...]") -> "list[list[Gpu]]":
     return list(groups.values())
 
 
-def _data(name: str, sizing: "Sizing", seconds: float) -> dict[str, Any]:
-    shapes = Counter((gpu.product, tuple(it.placement for it in gpu.replicas)) for gpu in sizing.gpus)
+def _data(name: str, sizing: Sizing, seconds: float) -> dict[str, Any]:
     known = products()
     return {
         "scenario": name,
@@ -136,7 +112,7 @@ def _data(name: str, sizing: "Sizing", seconds: float) -> dict[str, Any]:
                     {"profile": known[product].profiles[it.profile].name, "start": it.start} for it in placements
                 ],
             }
-            for (product, placements), count in sorted(shapes.items(), key=lambda item: -item[1])
+            for (product, placements), count in mix_counts(sizing.gpus).most_common()
         ],
         "assignments": [
             {
@@ -161,9 +137,7 @@ def _data(name: str, sizing: "Sizing", seconds: float) -> dict[str, Any]:
     }
 
 
-def _show(name: str, sizing: "Sizing", seconds: float, product: Product) -> None:
-    from control_plane.sizing.drawing import text_line  # noqa: PLC0415
-
+def _show(name: str, sizing: Sizing, seconds: float, product: Product) -> None:
     proof = (
         "proved to be the least" if sizing.gap == 0 else f"at least {sizing.bound:g} are needed, gap {sizing.gap:.2%}"
     )

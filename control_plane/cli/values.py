@@ -7,6 +7,8 @@ import re
 
 import typer
 
+from control_plane.mig import Product, product_named
+
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "KiB": 2**10,
     "MiB": 2**20,
@@ -22,6 +24,14 @@ def size(option: str, word: str) -> int:
     if match is None or match[2].lower() not in units:
         raise typer.BadParameter(f"{option} is a size such as 8GiB, 500MB or 1048576, and not {word!r}")
     return int(float(match[1]) * units[match[2].lower()])
+
+
+def gpu_product(word: str) -> Product:
+    """Return the GPU product of this name."""
+    try:
+        return product_named(word)
+    except KeyError as exc:
+        raise typer.BadParameter(str(exc.args[0])) from exc
 
 
 def pair(option: str, word: str) -> tuple[str, str]:

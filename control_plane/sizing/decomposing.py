@@ -18,7 +18,7 @@ from ortools.math_opt.python import mathopt
 from control_plane.sizing.covers import CoverTable
 from control_plane.sizing.layout import Wanted
 from control_plane.sizing.model import SliceKind
-from control_plane.sizing.programme import Answer, Asked, Cut, SolverError, add_gpus, add_slices, solved
+from control_plane.sizing.programme import Answer, Asked, Cut, SolverError, Term, add_gpus, add_slices, solved
 
 _ROUNDS = 300
 _PROVED = 1e-5
@@ -56,7 +56,9 @@ class _Choices:
         tables: list[CoverTable] = []
         for it in asked:
             capacities = it.capacities(kinds)
-            table = known.setdefault(capacities, known.get(capacities) or CoverTable.of(capacities))
+            if capacities not in known:
+                known[capacities] = CoverTable.of(capacities)
+            table = known[capacities]
             own = table.covers(it.demand.rate, it.demand.replicas)
             whole.append(own is not None)
             blocks.append(own if own is not None else _fractions(it, capacities))
@@ -66,13 +68,32 @@ class _Choices:
         owner = np.repeat(np.arange(len(blocks)), lengths)
         return cls(np.concatenate(blocks), first, owner, tuple(whole), tuple(tables))
 
-    def cheapest(self, prices: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-        """Return what each row costs, what each demand's cheapest one does, and which row that is."""
+    def cheapest(self, prices: Floats) -> "_Priced":
+        """Return what each row costs at these prices, and each demand's cheapest one."""
         cost = self.rows @ prices
         least = np.minimum.reduceat(cost, self.first)
         lowest = np.flatnonzero(cost <= least[self.owner])
         _, where = np.unique(self.owner[lowest], return_index=True)
-        return cost, least, lowest[where]
+        return _Priced(cost, least, lowest[where])
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """What each row costs, what each demand's cheapest one does, and which row that is."""
+
+    cost: Floats
+    least: Floats
+    picked: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """All that is given: the demands with their choices, the kinds of slices, and the ways to cut a GPU."""
+
+    choices: _Choices
+    asked: Sequence[Asked]
+    kinds: Sequence[SliceKind]
+    cuts: Sequence[Cut]
 
 
 def _fractions(asked: Asked, capacities: Sequence[float]) -> Floats:
@@ -82,24 +103,23 @@ def _fractions(asked: Asked, capacities: Sequence[float]) -> Floats:
 
 def decomposed(asked: Sequence[Asked], kinds: Sequence[SliceKind], cuts: Sequence[Cut], until: float) -> Answer:
     """Return an answer, and a bound that holds for every answer. Raises SolverError."""
-    choices = _Choices.of(asked, kinds)
-    prices = _prices(choices, asked, kinds, cuts, until - _LAST_S)
-    bound = _bound(choices, asked, kinds, prices)
-    picks, gpus = _decided(choices, asked, kinds, cuts, prices, until)
+    problem = _Problem(_Choices.of(asked, kinds), asked, kinds, cuts)
+    prices = _prices(problem, until - _LAST_S)
+    priced = problem.choices.cheapest(prices)
+    picks, gpus = _decided(problem, priced, until)
     try:
-        better = _programme(choices, asked, kinds, cuts, prices, until)
+        better = _programme(problem, priced, until)
     except SolverError:
         better = picks, gpus
     cost = [sum(n * cut.cost for n, cut in zip(it[1], cuts, strict=True)) for it in ((picks, gpus), better)]
     picks, gpus = better if cost[1] < cost[0] else (picks, gpus)
     wanted = [Wanted(it.demand, it.points, pick) for it, pick in zip(asked, picks, strict=True)]
-    return Answer(wanted, gpus, bound)
+    return Answer(wanted, gpus, _bound(problem, priced, prices))
 
 
-def _prices(
-    choices: _Choices, asked: Sequence[Asked], kinds: Sequence[SliceKind], cuts: Sequence[Cut], until: float
-) -> Floats:
+def _prices(problem: _Problem, until: float) -> Floats:
     """Return prices at which the cheapest covers together cost most (the dual of choosing covers and cuts)."""
+    choices, asked, kinds, cuts = problem.choices, problem.asked, problem.kinds, problem.cuts
     names = sorted({it.demand.model for it in asked})
     group = np.array([names.index(it.demand.model) for it in asked])
     place = {kind: index for index, kind in enumerate(kinds)}
@@ -112,11 +132,11 @@ def _prices(
     now = np.array([min(cut.cost / cut.gives[kind] for cut in cuts if kind in cut.gives) / 2 for kind in kinds])
     best, bound = now, -1.0
     for _ in range(_ROUNDS):
-        _, least, picked = choices.cheapest(now)
-        if (total := float(least.sum())) > bound:
+        priced = choices.cheapest(now)
+        if (total := float(priced.least.sum())) > bound:
             best, bound = now, total
         needs = np.zeros((len(names), len(kinds)))
-        np.add.at(needs, group, choices.rows[picked])
+        np.add.at(needs, group, choices.rows[priced.picked])
         for variable, need in zip(worth, needs, strict=True):
             value = mathopt.fast_sum(price[index] * float(need[index]) for index in np.flatnonzero(need))
             model.add_linear_constraint(variable <= value)
@@ -130,54 +150,40 @@ def _prices(
     return prices
 
 
-def _bound(choices: _Choices, asked: Sequence[Asked], kinds: Sequence[SliceKind], prices: Floats) -> float:
+def _bound(problem: _Problem, priced: _Priced, prices: Floats) -> float:
     """Return what the demands cost at these prices at least: also where covers were too long to be looked at."""
-    _, least, _ = choices.cheapest(prices)
+    each, choices = prices.tolist(), problem.choices
     floors = [
-        table.floor(it.demand.rate, prices.tolist(), it.capacities(kinds)) if whole else math.inf
-        for it, table, whole in zip(asked, choices.tables, choices.whole, strict=True)
+        table.floor(it.demand.rate, each, it.capacities(problem.kinds)) if whole else math.inf
+        for it, table, whole in zip(problem.asked, choices.tables, choices.whole, strict=True)
     ]
-    return float(np.minimum(least, floors).sum())
+    return float(np.minimum(priced.least, floors).sum())
 
 
-def _decided(
-    choices: _Choices,
-    asked: Sequence[Asked],
-    kinds: Sequence[SliceKind],
-    cuts: Sequence[Cut],
-    prices: Floats,
-    until: float,
-) -> tuple[Picks, list[int]]:
+def _decided(problem: _Problem, priced: _Priced, until: float) -> tuple[Picks, list[int]]:
     """Let every demand have its cheapest cover, and find the GPUs for that: always an answer, in no time."""
-    _, _, picked = choices.cheapest(prices)
+    choices, kinds = problem.choices, problem.kinds
     picks: Picks = []
-    for it, row, whole in zip(asked, choices.rows[picked], choices.whole, strict=True):
+    for it, row, whole in zip(problem.asked, choices.rows[priced.picked], choices.whole, strict=True):
         least = 0 if whole else it.demand.replicas
         picks.append({kind: max(least, math.ceil(n - 1e-9)) for kind, n in zip(kinds, row, strict=True) if n})
     taken = {kind: float(sum(pick.get(kind, 0) for pick in picks)) for kind in kinds}
     model = mathopt.Model()
-    gpus = add_gpus(model, cuts, {kind: [n] for kind, n in taken.items()})
+    gpus = add_gpus(model, problem.cuts, {kind: [n] for kind, n in taken.items()})
     values, _ = solved(model, min(until, time.monotonic() + 2))
     return picks, [round(values[gpu]) for gpu in gpus]
 
 
-def _programme(
-    choices: _Choices,
-    asked: Sequence[Asked],
-    kinds: Sequence[SliceKind],
-    cuts: Sequence[Cut],
-    prices: Floats,
-    until: float,
-) -> tuple[Picks, list[int]]:
+def _programme(problem: _Problem, priced: _Priced, until: float) -> tuple[Picks, list[int]]:
     """Leave open what is nearly as cheap otherwise, and let the solver choose with the GPUs in sight."""
-    cost, least, picked = choices.cheapest(prices)
-    undecided = _undecided(choices, cost, least)
+    choices, kinds = problem.choices, problem.kinds
+    undecided = _undecided(choices, priced)
     model = mathopt.Model()
-    taken: dict[SliceKind, list[mathopt.LinearSum | mathopt.Variable | float]] = {kind: [] for kind in kinds}
+    taken: dict[SliceKind, list[Term]] = {kind: [] for kind in kinds}
     decided: dict[int, Cover] = {}
     options: dict[int, list[tuple[mathopt.Variable, Cover]]] = {}
     slices: dict[int, dict[SliceKind, mathopt.Variable]] = {}
-    for index, it in enumerate(asked):
+    for index, it in enumerate(problem.asked):
         if not choices.whole[index]:
             slices[index] = add_slices(model, it)
             _take(taken, *((kind, variable) for kind, variable in slices[index].items()))
@@ -188,33 +194,30 @@ def _programme(
             model.add_linear_constraint(mathopt.fast_sum(variable for variable, _ in options[index]) == 1)
             _take(taken, *((kind, variable * n) for variable, cover in options[index] for kind, n in cover.items()))
         else:
-            decided[index] = _cover(choices.rows[picked[index]], kinds)
+            decided[index] = _cover(choices.rows[priced.picked[index]], kinds)
             _take(taken, *((kind, float(n)) for kind, n in decided[index].items()))
-    gpus = add_gpus(model, cuts, taken)
+    gpus = add_gpus(model, problem.cuts, taken)
     values, _ = solved(model, until)
     chosen = dict(decided)
     chosen |= {index: max(own, key=lambda option: values[option[0]])[1] for index, own in options.items()}
     chosen |= {index: {kind: round(values[it]) for kind, it in own.items()} for index, own in slices.items()}
-    return [chosen[index] for index in range(len(asked))], [round(values[gpu]) for gpu in gpus]
+    return [chosen[index] for index in range(len(problem.asked))], [round(values[gpu]) for gpu in gpus]
 
 
-def _take(
-    taken: dict[SliceKind, list[mathopt.LinearSum | mathopt.Variable | float]],
-    *terms: tuple[SliceKind, mathopt.LinearSum | mathopt.Variable | float],
-) -> None:
+def _take(taken: Mapping[SliceKind, list[Term]], *terms: tuple[SliceKind, Term]) -> None:
     for kind, term in terms:
         taken[kind].append(term)
 
 
-def _undecided(choices: _Choices, cost: Floats, least: Floats) -> dict[int, list[int]]:
+def _undecided(choices: _Choices, priced: _Priced) -> dict[int, list[int]]:
     """Return the demands that are nearest to another cover, each with the rows of its cheapest ones."""
-    found: list[tuple[float, int, list[int]]] = []
+    cost, found = priced.cost, list[tuple[float, int, list[int]]]()
     ends = [*choices.first[1:].tolist(), len(cost)]
     for index, (first, end) in enumerate(zip(choices.first.tolist(), ends, strict=True)):
         if not choices.whole[index] or end - first < 2:  # noqa: PLR2004 - one cover is no choice
             continue
         order = first + np.argsort(cost[first:end], kind="stable")[:_OPTIONS]
-        found.append((float(cost[order[1]] - least[index]), index, order.tolist()))
+        found.append((float(cost[order[1]] - priced.least[index]), index, order.tolist()))
     return {index: rows for _, index, rows in sorted(found)[:_UNDECIDED]}
 
 

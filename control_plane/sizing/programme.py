@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeAlias
 
 from ortools.math_opt.python import mathopt
 
@@ -51,11 +52,13 @@ class Answer:
     bound: float
 
 
-Taken = Mapping[SliceKind, list[mathopt.LinearSum | mathopt.Variable | float]]
-"""What is taken of each kind of slice: terms that are summed up."""
+Term: TypeAlias = mathopt.LinearSum | mathopt.Variable | float
+"""A part of what is taken of a kind of slice; they are summed up."""
 
 
-def add_gpus(model: mathopt.Model, cuts: Sequence[Cut], taken: Taken) -> list[mathopt.Variable]:
+def add_gpus(
+    model: mathopt.Model, cuts: Sequence[Cut], taken: Mapping[SliceKind, list[Term]]
+) -> list[mathopt.Variable]:
     """Add GPUs of each cut, as many as what is taken needs; their cost is to be the least."""
     gpus = [model.add_integer_variable(lb=0) for _ in cuts]
     model.minimize(mathopt.fast_sum(gpu * cut.cost for gpu, cut in zip(gpus, cuts, strict=True)))
