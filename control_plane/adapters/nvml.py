@@ -21,18 +21,10 @@ from control_plane.mig.host import (
     NoInstanceError,
     PlacementTakenError,
 )
-from control_plane.mig.products import FULL, MIB, MigProfile, Product
+from control_plane.mig.products import FULL, MIB, NVML_COMPUTE_PROFILES, NVML_PROFILES, MigProfile, Product
 
 Handle = Any
 """A handle of the library's, which has no types."""
-
-KEYS = {
-    0x0: "1g", 0x1: "2g", 0x2: "3g", 0x3: "4g", 0x4: "7g", 0x7: "1g+me", 0x8: "2g+me", 0x9: "1g.2x", 0xA: "1g+gfx",
-    0xB: "2g+gfx", 0xC: "4g+gfx", 0xD: "1g-me", 0xE: "2g-me", 0xF: "1g+me.all", 0x10: "2g+me.all",
-}  # fmt: skip
-"""Our keys by NVML's `NVML_GPU_INSTANCE_PROFILE_*`; 6 and 8 slices are of no product that is sold."""
-_COMPUTE = {1: 0x0, 2: 0x1, 3: 0x2, 4: 0x3, 7: 0x4}
-"""NVML's `NVML_COMPUTE_INSTANCE_PROFILE_*` that spans an instance of so many compute slices."""
 
 
 class NvmlHost:
@@ -65,7 +57,9 @@ class NvmlHost:
             wanted = self._nvml.c_nvmlGpuInstancePlacement_t(placement.start, profile.memory_slices)
             made = self._nvml.nvmlDeviceCreateGpuInstanceWithPlacement(device, profile.profile_id, byref(wanted))
             try:
-                info = self._nvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(made, _COMPUTE[profile.g], 0)
+                info = self._nvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(
+                    made, NVML_COMPUTE_PROFILES[profile.g], 0
+                )
                 self._nvml.nvmlGpuInstanceCreateComputeInstance(made, info.id)
             except self._nvml.NVMLError:
                 self._nvml.nvmlGpuInstanceDestroy(made)
@@ -146,7 +140,7 @@ class NvmlHost:
         """Return what the driver says of the GPU: a whole card where it cannot be cut."""
         capability = ".".join(map(str, self._nvml.nvmlDeviceGetCudaComputeCapability(device)))
         profiles: dict[str, MigProfile] = {}
-        for number, key in KEYS.items():
+        for number, key in NVML_PROFILES.items():
             try:
                 info = self._nvml.nvmlDeviceGetGpuInstanceProfileInfo(device, number)
             except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_InvalidArgument):
@@ -187,7 +181,7 @@ class NvmlHost:
         return [kind.from_buffer_copy(found[index]) for index in range(count.value)]
 
     def _compute_instances(self, instance: Handle) -> Iterator[Handle]:
-        for number in _COMPUTE.values():
+        for number in NVML_COMPUTE_PROFILES.values():
             try:
                 info = self._nvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(instance, number, 0)
             except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_InvalidArgument):

@@ -16,6 +16,14 @@ MIB = 2**20
 FULL = "full"
 """Key of the one profile of a GPU without MIG."""
 
+NVML_PROFILES = {
+    0x0: "1g", 0x1: "2g", 0x2: "3g", 0x3: "4g", 0x4: "7g", 0x7: "1g+me", 0x8: "2g+me", 0x9: "1g.2x", 0xA: "1g+gfx",
+    0xB: "2g+gfx", 0xC: "4g+gfx", 0xD: "1g-me", 0xE: "2g-me", 0xF: "1g+me.all", 0x10: "2g+me.all",
+}  # fmt: skip
+"""Our keys by NVML's `NVML_GPU_INSTANCE_PROFILE_*`; 6 and 8 slices are of no product that is sold."""
+NVML_COMPUTE_PROFILES = {1: 0x0, 2: 0x1, 3: 0x2, 4: 0x3, 7: 0x4}
+"""NVML's `NVML_COMPUTE_INSTANCE_PROFILE_*` that spans an instance of so many compute slices."""
+
 
 @dataclass(frozen=True, slots=True)
 class MigProfile:

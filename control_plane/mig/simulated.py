@@ -13,15 +13,17 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from control_plane.mig.geometry import Placement, illegality
-from control_plane.mig.products import MIB, MigProfile, Product, product_named
+from control_plane.mig.products import (
+    MIB,
+    NVML_COMPUTE_PROFILES,
+    NVML_PROFILES,
+    MigProfile,
+    Product,
+    product_named,
+)
 
 SUCCESS, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND, INSUFFICIENT_SIZE = 0, 2, 3, 6, 7
 RESET_REQUIRED, IN_USE, INSUFFICIENT_RESOURCES = 16, 19, 23
-_ENUM = {
-    "1g": 0x0, "2g": 0x1, "3g": 0x2, "4g": 0x3, "7g": 0x4, "1g+me": 0x7, "2g+me": 0x8, "1g.2x": 0x9, "1g+gfx": 0xA,
-    "2g+gfx": 0xB, "4g+gfx": 0xC, "1g-me": 0xD, "2g-me": 0xE, "1g+me.all": 0xF, "2g+me.all": 0x10,
-}  # fmt: skip
-_COMPUTE = {0x0: 1, 0x1: 2, 0x2: 3, 0x3: 4, 0x4: 7}
 _AMPERE = "8."
 
 Handle = tuple[str, int, int]
@@ -186,7 +188,7 @@ class SimulatedNvml:
 
     def nvmlDeviceGetGpuInstanceProfileInfoV(self, device: Any, profile: int, info: Any) -> int:
         gpu = self._gpu(device)
-        found = next((it for it in gpu.product.profiles.values() if _ENUM.get(it.key) == profile), None)
+        found = gpu.product.profiles.get(NVML_PROFILES.get(profile, ""))
         if found is None or found.profile_id is None:
             return NOT_SUPPORTED
         info._obj.id, info._obj.sliceCount, info._obj.instanceCount = found.profile_id, found.g, found.most
@@ -241,9 +243,10 @@ class SimulatedNvml:
         self, instance: Any, profile: int, _engine: int, info: Any
     ) -> int:
         found = self._instance(instance)
-        if found is None or _COMPUTE.get(profile, 99) > found.profile.g:
+        slices = next((g for g, number in NVML_COMPUTE_PROFILES.items() if number == profile), None)
+        if found is None or slices is None or slices > found.profile.g:
             return NOT_SUPPORTED
-        info._obj.id, info._obj.sliceCount, info._obj.instanceCount = profile, _COMPUTE[profile], 1
+        info._obj.id, info._obj.sliceCount, info._obj.instanceCount = profile, slices, 1
         return SUCCESS
 
     def nvmlGpuInstanceCreateComputeInstance(self, instance: Any, profile: int, made: Any) -> int:

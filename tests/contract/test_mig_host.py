@@ -1,7 +1,9 @@
 """Cutting GPUs through the NVML adapter, on a library in Python that answers and refuses as the driver's does."""
 
+import re
 from collections.abc import Iterator
 
+import pynvml
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from control_plane.adapters.nvml import NvmlHost
 from control_plane.mig import FULL, Placement, illegality, product_named
 from control_plane.mig.host import DriverError, InstanceInUseError, MigHost, NoInstanceError, PlacementTakenError
+from control_plane.mig.products import NVML_COMPUTE_PROFILES, NVML_PROFILES
 from control_plane.mig.simulated import SimulatedNvml, installed
 
 H100 = product_named("h100-80gb")
@@ -37,6 +40,17 @@ def test_the_driver_tells_what_a_gpu_is(host: MigHost) -> None:
     assert (h100.mig, a100.mig, l4.mig) == (True, False, False)
     assert list(l4.product.profiles) == [FULL]
     assert l4.product.profiles[FULL].memory_bytes == product_named("l4-24gb").profiles[FULL].memory_bytes
+
+
+def test_the_numbers_of_profiles_are_those_of_the_binding() -> None:
+    words = {"GFX": "+gfx", "NO_ME": "-me", "ALL_ME": "+me.all", "REV1": "+me", "REV2": ".2x", "": ""}
+    told = {}
+    for name, number in vars(pynvml).items():
+        if found := re.fullmatch(r"NVML_GPU_INSTANCE_PROFILE_(\d)_SLICE_?(\w*)", name):
+            told[number] = f"{found[1]}g{words[found[2]]}"
+    assert {number: key for number, key in told.items() if number in NVML_PROFILES} == NVML_PROFILES
+    for slices, number in NVML_COMPUTE_PROFILES.items():
+        assert getattr(pynvml, f"NVML_COMPUTE_INSTANCE_PROFILE_{slices}_SLICE") == number
 
 
 def test_an_instance_is_created_where_it_is_to_be_found_by_its_uuid_and_destroyed(host: MigHost) -> None:
