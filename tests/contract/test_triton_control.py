@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,7 @@ from control_plane.state import (
     ActionRecord,
     ModelName,
     ModelState,
+    ObservedModel,
     Pin,
     Probe,
     ProbeResult,
@@ -317,7 +319,7 @@ def test_a_dead_process_is_healed_by_another_generation_alone(bench: Bench) -> N
             await control.observe(bench.server)  # from here on a probe tries every instance
             result = await control.probe(bench.server, probe)
             assert "is not healthy" in result.broken, instances
-        after = await bench.row(control, "dying")
+        after = await counted(bench, control, "dying", lambda row: row.failed >= before.failed + 3)
         assert (before.state, after.state) == (ModelState.READY, ModelState.READY)
         assert after.failed >= before.failed + 3
 
@@ -357,16 +359,16 @@ def test_no_request_fails_while_a_model_is_changed(real: Bench, generation: int)
         (process,) = repository.stubs(model)[-1:]
         ended = asyncio.Event()
         clients = [asyncio.create_task(requests_until(real.server, model, ended)) for _ in range(4)]
-        before = await counted(real, control, model, 20)
+        before = await counted(real, control, model, lambda row: row.succeeded >= 20)
         await real.load(control, model, instances=3, generation=generation)
         row = await real.row(control, model)
         assert (row.instances, row.generation, row.failed) == (3, generation, 0)
         if not generation:
-            assert row.succeeded >= before
+            assert row.succeeded >= before.succeeded
             assert process in repository.stubs(model)
         await real.load(control, model, instances=2, generation=generation)
         assert (await real.row(control, model)).instances == 2
-        await counted(real, control, model, row.succeeded + 20)
+        await counted(real, control, model, lambda seen: seen.succeeded >= row.succeeded + 20)
         ended.set()
         outcomes = await asyncio.gather(*clients)
         assert [failed for _, failed in outcomes] == [[], [], [], []]
@@ -391,13 +393,15 @@ def test_the_second_load_of_a_model_is_a_reload_even_with_nothing_changed(real: 
     assert processes[0] != processes[1] == processes[2]
 
 
-async def counted(bench: Bench, control: TritonControl, model: str, least: int) -> int:
-    """Wait until so many requests were counted."""
+async def counted(
+    bench: Bench, control: TritonControl, model: str, reached: Callable[[ObservedModel], bool]
+) -> ObservedModel:
+    """Wait until the model's counts are there: Triton counts a request slightly after it answers."""
     async with asyncio.timeout(20):
         while True:
             row = await bench.row(control, model)
-            if row.succeeded >= least:
-                return row.succeeded
+            if reached(row):
+                return row
 
 
 def test_a_backend_that_the_server_lacks_is_told_and_stays_told_in_the_index(bench: Bench) -> None:
