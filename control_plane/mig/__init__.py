@@ -14,7 +14,7 @@ from control_plane.mig.geometry import (
     mix_of,
     mixes,
 )
-from control_plane.mig.products import FULL, MigProfile, Product, product_named, products
+from control_plane.mig.products import FULL, MigProfile, Product, SliceKind, product_named, products
 
 __all__ = [
     "FULL",
@@ -23,6 +23,7 @@ __all__ = [
     "Placement",
     "Product",
     "Rules",
+    "SliceKind",
     "geometries",
     "illegality",
     "layout_of",

@@ -25,6 +25,14 @@ NVML_COMPUTE_PROFILES = {1: 0x0, 2: 0x1, 3: 0x2, 4: 0x3, 7: 0x4}
 """NVML's `NVML_COMPUTE_INSTANCE_PROFILE_*` that spans an instance of so many compute slices."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SliceKind:
+    """A profile of a product, by key: what a replica of a model runs on alone."""
+
+    product: str
+    profile: str
+
+
 @dataclass(frozen=True, slots=True)
 class MigProfile:
     """One kind of GPU instance of a product.

@@ -13,7 +13,6 @@ from control_plane.sizing.model import (
     Refused,
     Replica,
     Sizing,
-    SliceKind,
     best_points,
 )
 
@@ -27,6 +26,5 @@ __all__ = [
     "Refused",
     "Replica",
     "Sizing",
-    "SliceKind",
     "best_points",
 ]

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.math_opt.python import mathopt
 
+from control_plane.mig import SliceKind
 from control_plane.sizing.covers import CoverTable
 from control_plane.sizing.layout import Wanted
-from control_plane.sizing.model import SliceKind
 from control_plane.sizing.programme import Answer, Asked, Cut, SolverError, Term, add_gpus, add_slices, solved
 
 _ROUNDS = 300

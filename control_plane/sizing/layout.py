@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from control_plane.mig import Placement, Product, layout_of
+from control_plane.mig import Placement, Product, SliceKind, layout_of
 from control_plane.mig.geometry import Mix
-from control_plane.sizing.model import Admission, Demand, Gpu, OperatingPoint, Replica, SliceKind
+from control_plane.sizing.model import Admission, Demand, Gpu, OperatingPoint, Replica
 
 
 @dataclass(frozen=True, slots=True)

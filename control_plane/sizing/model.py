@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NewType
 
-from control_plane.mig import Placement, Product, Rules
+from control_plane.mig import Placement, Product, Rules, SliceKind
 
 Model = NewType("Model", str)
 
@@ -18,14 +18,6 @@ class Demand:
     rate: float
     latency_s: float
     replicas: int = 1
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SliceKind:
-    """A profile of a product, by key: what a replica of a model runs on alone."""
-
-    product: str
-    profile: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from typing import TypeAlias
 from ortools.math_opt.python import mathopt
 
 from control_plane.errors import ControlPlaneError
+from control_plane.mig import SliceKind
 from control_plane.mig.geometry import Mix
 from control_plane.sizing.layout import Wanted
-from control_plane.sizing.model import Demand, OperatingPoint, SliceKind
+from control_plane.sizing.model import Demand, OperatingPoint
 
 _LEAST_S = 0.5
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ortools.math_opt.python import mathopt
 
-from control_plane.mig import maximal_mixes
+from control_plane.mig import SliceKind, maximal_mixes
 from control_plane.sizing.decomposing import decomposed
 from control_plane.sizing.layout import Wanted, lay_out
 from control_plane.sizing.model import (
@@ -21,7 +21,6 @@ from control_plane.sizing.model import (
     OperatingPoint,
     Refused,
     Sizing,
-    SliceKind,
     best_points,
 )
 from control_plane.sizing.programme import Answer, Asked, Cut, add_gpus, add_slices, solved

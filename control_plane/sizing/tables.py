@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from control_plane.errors import SettingsError
-from control_plane.mig import Product, Rules
-from control_plane.sizing.model import Admission, Demand, Model, OperatingPoint, SliceKind
+from control_plane.mig import Product, Rules, SliceKind
+from control_plane.sizing.model import Admission, Demand, Model, OperatingPoint
 
 _PROFILE = ("Mig instance", "Batch size", "Workload Number", "Throughput", "Latency")
 _SCENARIO = ("scenario", "model", "slo_latency_ms", "request_rate_per_s")

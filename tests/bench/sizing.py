@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from control_plane.mig import product_named
-from control_plane.sizing import Demand, Model, Offer, OperatingPoint, Sizing, SliceKind
+from control_plane.mig import SliceKind, product_named
+from control_plane.sizing import Demand, Model, Offer, OperatingPoint, Sizing
 from control_plane.sizing.solving import size
 from control_plane.sizing.tables import parva_admission, read_profiles, read_scenarios
 

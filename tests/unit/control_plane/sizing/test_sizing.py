@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.mig import Product, Rules, illegality, maximal_mixes, product_named
-from control_plane.sizing import Admission, Demand, Model, Offer, OperatingPoint, Sizing, SliceKind
+from control_plane.mig import Product, Rules, SliceKind, illegality, maximal_mixes, product_named
+from control_plane.sizing import Admission, Demand, Model, Offer, OperatingPoint, Sizing
 from control_plane.sizing.decomposing import decomposed
 from control_plane.sizing.programme import Asked, Cut
 from control_plane.sizing.solving import size
