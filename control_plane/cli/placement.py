@@ -13,8 +13,8 @@ from builders.errors import SourceError
 from control_plane.cli import completion, output, values
 from control_plane.errors import MissingExtraError
 from control_plane.mig import Product, products
+from control_plane.mig.drawing import Bar, Row, svg, text_line
 from control_plane.sizing import Admission, Demand, Gpu, Offer, Sizing, tables
-from control_plane.sizing.drawing import svg, text_line
 from control_plane.sizing.layout import mix_counts
 
 placement = typer.Typer(no_args_is_help=True, help="What goes where on GPUs that can be cut into slices.")
@@ -71,8 +71,8 @@ def size(
             begun = time.monotonic()
             found.append((name, sized(demands, measured, [Offer(gpu)], admission, seconds), time.monotonic() - begun))
     if drawing is not None:
-        alike = [(gpus[0], len(gpus)) for _, it, _ in found for gpus in _alike(it.gpus)]
-        _write(drawing, svg(alike, {gpu.name: gpu}, f"{', '.join(asked)} on {gpu.name}"))
+        rows = [_row(gpus, gpu) for _, it, _ in found for gpus in _alike(it.gpus)]
+        _write(drawing, svg([(f"{', '.join(asked)} on {gpu.name}", rows)]))
     if as_json:
         output.print_json([_data(name, it, took) for name, it, took in found])
     else:
@@ -97,6 +97,15 @@ def _alike(gpus: tuple[Gpu, ...]) -> list[list[Gpu]]:
     for gpu in gpus:
         groups.setdefault((gpu.product, *((it.placement, it.model) for it in gpu.replicas)), []).append(gpu)
     return list(groups.values())
+
+
+def _row(gpus: list[Gpu], product: Product) -> Row:
+    """Return GPUs that are alike as one row."""
+    bars = (
+        Bar(it.placement, it.model, f"x{it.point.processes}" if it.point.processes > 1 else "")
+        for it in gpus[0].replicas
+    )
+    return Row(f"{len(gpus)} x {product.name}", product, tuple(bars))
 
 
 def _data(name: str, sizing: Sizing, seconds: float) -> dict[str, Any]:
@@ -146,7 +155,7 @@ def _show(name: str, sizing: Sizing, seconds: float, product: Product) -> None:
         return
     output.show(f"{name}: {len(sizing.gpus)} x {product.name}, {proof} ({seconds:.2f} s)")
     for gpus in _alike(sizing.gpus):
-        output.show(f"  {len(gpus)} x {text_line(gpus[0], product)}")
+        output.show(f"  {len(gpus)} x {text_line(_row(gpus, product))}")
 
 
 def _write(path: Path, text: str) -> None:

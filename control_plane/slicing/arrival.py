@@ -1,0 +1,147 @@
+"""One replica that needs a slice: the best free place, or the fewest moves that make one. The fast path. Pure.
+
+Of the free places that one is taken which leaves the most room for what is asked for (`openness`). Where there is none,
+replicas that stand in the way move first, each to a free place of its own before its old slice is given up; nobody is
+ever without a slice in between.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from control_plane.mig import Placement, SliceKind, illegality
+from control_plane.slicing.board import Board, Candidate
+from control_plane.slicing.model import Choice, Rejection, ReplicaId, Seat, Wanted, Weights
+from control_plane.slicing.steps import Place, Remove, Step
+
+MOST_MOVES = 2
+"""How many replicas may move for one, where nobody says otherwise."""
+_TRIES = 400
+"""Ways to make room that are tried for one replica, the cheapest first: what keeps the fast path fast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A replica has a slice: where, by which steps, and who had to move for it."""
+
+    replica: ReplicaId
+    seat: Seat
+    choice: Choice
+    steps: tuple[Step, ...]
+    moved: tuple[ReplicaId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A place that replicas stand in the way of: who they are, and what their moves weigh."""
+
+    seat: Seat
+    choice: Choice
+    leaving: tuple[ReplicaId, ...]
+    cost: float
+
+
+def place_arrival(
+    board: Board, wanted: Wanted, weights: Weights | None = None, most_moves: int = MOST_MOVES, why: str = ""
+) -> Arrival | Rejection:
+    """Give a replica a slice, moving at most so many others; the board has it then.
+
+    One that is on the board already, and has to leave its slice, gets a second one and then leaves the first. Where it
+    is rejected, the board is as it was.
+    """
+    given, reason = weights or Weights(), why or "Of the places that are free, this one leaves the most room."
+    best = best_place(board, wanted, given)
+    if best is not None:
+        return Arrival(wanted.id, best.seat, best.choice, _steps_to(board, wanted, best.seat, reason))
+    for way in islice(ways(board, wanted, given, most_moves), _TRIES):
+        with board.attempt() as keep:
+            before = cleared(board, wanted, way, given)
+            if before is not None:
+                keep()
+                steps = (*before, *_steps_to(board, wanted, way.seat, reason))
+                return Arrival(wanted.id, way.seat, way.choice, steps, way.leaving)
+    return Rejection(wanted.id, why_not(board, wanted))
+
+
+def best_place(
+    board: Board, wanted: Wanted, weights: Weights, allowed: Callable[[Seat], bool] | None = None
+) -> Candidate | None:
+    """Return the free place of least cost: of equal ones one that is cut already, then the first by id."""
+
+    def rank(it: Candidate) -> tuple[float, bool, Seat]:
+        cost = weights.gpu * it.opens_gpu + weights.risk * it.choice.risk + weights.fragmentation * it.loss
+        return round(cost, 9), not board.is_cut(it.seat), it.seat
+
+    return min(board.candidates(wanted, allowed), key=rank, default=None)
+
+
+def ways(board: Board, wanted: Wanted, weights: Weights, most_moves: int) -> list[Way]:
+    """Return the places that could be cleared by at most so many moves, the least costly first."""
+    movable = {
+        choice.kind: any(True for _ in board.candidates(Wanted(wanted.id, (choice,))))
+        for it in board.wanted.values()
+        for choice in it.choices
+    }
+    found: list[Way] = []
+    for gpu in board.gpus():
+        if board.forbids(wanted, gpu):
+            continue
+        product, residents = board.gpu(gpu).product, board.residents(gpu)
+        for choice in wanted.choices:
+            if choice.kind.product != product.name:
+                continue
+            for start in product.profiles[choice.kind.profile].starts:
+                placement = Placement(start, choice.kind.profile)
+                for leaving in board.shapes.in_the_way(product, board.geometry(gpu), placement, most_moves):
+                    replicas = tuple(residents[it] for it in leaving)
+                    if wanted.id in replicas or not all(_can_move(board, it, movable) for it in replicas):
+                        continue
+                    cost = sum(board.wanted[it].move_cost for it in replicas) * weights.move
+                    found.append(Way(Seat(gpu, placement), choice, replicas, cost + weights.risk * choice.risk))
+    return sorted(found, key=lambda it: (it.cost, it.seat))
+
+
+def _can_move(board: Board, replica: ReplicaId, movable: Mapping[SliceKind, bool]) -> bool:
+    return any(movable.get(choice.kind, False) for choice in board.wanted[replica].choices)
+
+
+def why_not(board: Board, wanted: Wanted) -> str:
+    """Say why a replica has no place: which slices could hold it, and that none of them is free."""
+    if not wanted.choices:
+        return "no slice of this fleet can hold it"
+    there = {board.gpu(gpu).product.name for gpu in board.gpus()}
+    products = sorted({it.kind.product for it in wanted.choices})
+    if there.isdisjoint(products):
+        return f"it needs a slice of {' or '.join(products)}, and no such GPU may be used"
+    kinds = " or ".join(f"{it.kind.profile} of {it.kind.product}" for it in wanted.choices if it.kind.product in there)
+    forbidden = next((why for gpu in board.gpus() if (why := board.forbids(wanted, gpu))), "")
+    return f"no {kinds} is free" + (f" where it may be ({forbidden})" if forbidden else "")
+
+
+def _steps_to(board: Board, wanted: Wanted, seat: Seat, reason: str) -> tuple[Step, ...]:
+    """Put a replica on a free seat, and take it off its present one, if it has any, only then."""
+    if wanted.id not in board.seats:
+        return (*board.put(wanted, seat), Place(seat, wanted.id, reason))
+    old, room = board.move(wanted.id, seat)
+    return (*room, Place(seat, wanted.id, reason, moved=True), Remove(old, wanted.id, reason))
+
+
+def cleared(board: Board, wanted: Wanted, way: Way, weights: Weights) -> tuple[Step, ...] | None:
+    """Move those in the way elsewhere, the largest first; None where one finds no place. Only within an `attempt`."""
+    steps: list[Step] = []
+    product = board.gpu(way.seat.gpu).product
+    leaving = set(way.leaving)
+
+    def leaves_room(seat: Seat) -> bool:
+        if seat.gpu != way.seat.gpu:
+            return True
+        staying = [it for it, replica in board.residents(seat.gpu).items() if replica not in leaving]
+        return not illegality(product, [*staying, seat.placement, way.seat.placement])
+
+    for replica in way.leaving:
+        place = best_place(board, board.wanted[replica], weights, leaves_room)
+        if place is None:
+            return None
+        steps.extend(_steps_to(board, board.wanted[replica], place.seat, f"It makes room for {wanted.id}."))
+        leaving.discard(replica)
+    return tuple(steps)
