@@ -7,10 +7,10 @@ What is begun is ended in reverse order, however the end comes.
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,8 +23,11 @@ from control_plane.adapters.repository import RepositoryFolder
 from control_plane.adapters.server_repository import ServerRepository
 from control_plane.adapters.servers_file import ServersFile
 from control_plane.adapters.signatures import SignatureCheck, open_signature_check
+from control_plane.adapters.simulated_host import SimulatedHost
+from control_plane.adapters.slice_fleet import SliceFleet
+from control_plane.adapters.slice_store import SqlSliceStore
 from control_plane.adapters.store import SqlStore
-from control_plane.adapters.transactions import open_transactions
+from control_plane.adapters.transactions import Transactions, open_transactions
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
 from control_plane.api import Access, Parts, create_app
 from control_plane.deployments import Deployments, FleetView
@@ -37,11 +40,15 @@ from control_plane.errors import ControlPlaneError, PortTakenError, SettingsErro
 from control_plane.executor import Executor
 from control_plane.journal import Journal
 from control_plane.metrics import Metrics
-from control_plane.operations import OperationStore
-from control_plane.ports import DeploymentStore, Fleet
+from control_plane.mig.products import gpu_counts
+from control_plane.node import LocalNode, NodePlan
+from control_plane.nodes import GpuNode
+from control_plane.ports import Catalogue, Fleet
 from control_plane.reconciler import Reconciler, Timing, View, World
 from control_plane.settings import ENV_PREFIX, Settings
-from control_plane.state import ServerId
+from control_plane.slicer import Slicer, SlicerParts, SliceServers, planned_servers, rejections_of
+from control_plane.slicing.demand import POOL
+from control_plane.state import Deployment, Published, ServerId
 
 _GRACE_S = 5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -77,9 +84,9 @@ async def build_control_plane(settings: Settings, fleet: Fleet) -> AsyncIterator
     """
     signatures = _checked(settings)
     async with open_transactions(settings.state_path) as transactions:
-        store, operations = SqlStore(transactions), SqlOperationStore(transactions)
-        whole = await open_fleet(fleet, store)
-        async with _run_loop(settings, whole, (store, operations), signatures) as control:
+        stores = _Stores.of(transactions)
+        whole = await open_fleet(fleet, stores.deployments)
+        async with _run_loop(settings, whole, stores, signatures) as control:
             yield control
 
 
@@ -95,10 +102,12 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings))
         transactions = await stack.enter_async_context(open_transactions(settings.state_path))
-        store, operations = SqlStore(transactions), SqlOperationStore(transactions)
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
-        whole = await open_fleet(LocalFleet(fleet.servers()), store)
-        control = await stack.enter_async_context(_run_loop(settings, whole, (store, operations), signatures))
+        nodes = await stack.enter_async_context(_nodes(settings))
+        started = SliceFleet(nodes) if nodes else LocalFleet(fleet.servers())
+        stores = _Stores.of(transactions, nodes, started)
+        whole = await open_fleet(started, stores.deployments)
+        control = await stack.enter_async_context(_run_loop(settings, whole, stores, signatures))
         api = await stack.enter_async_context(_answer(control.app, listener))
         yield RunningControlPlane(_url(settings, listener), fleet, control, api)
 
@@ -142,14 +151,41 @@ async def until_one_ends(*tasks: asyncio.Task[None]) -> NoReturn:
     raise ControlPlaneError(f"The {task.get_name()} ended unexpectedly{why}. Start the control plane again.") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """All that is kept in the state file, and the nodes with what their servers are told to."""
+
+    deployments: SqlStore
+    operations: SqlOperationStore
+    slices: SqlSliceStore
+    nodes: tuple[GpuNode, ...] = ()
+    servers: SliceServers | None = None
+
+    @classmethod
+    def of(cls, transactions: Transactions, nodes: tuple[GpuNode, ...] = (), started: Fleet | None = None) -> Self:
+        servers = started if isinstance(started, SliceFleet) else None
+        return cls(SqlStore(transactions), SqlOperationStore(transactions), SqlSliceStore(transactions), nodes, servers)
+
+
+@asynccontextmanager
+async def _nodes(settings: Settings) -> AsyncIterator[tuple[GpuNode, ...]]:
+    """Yield the nodes whose GPUs are cut for deployments: so far a simulated one on this machine."""
+    if settings.simulate is None:
+        yield ()
+        return
+    plan = NodePlan("local", settings.model_repository, settings.state_path.parent / "slices", simulated=True)
+    async with LocalNode(SimulatedHost(gpu_counts(settings.simulate)), plan) as node:
+        yield (node,)
+
+
 @asynccontextmanager
 async def _run_loop(
     settings: Settings,
     fleet: RegisteredFleet,
-    stores: tuple[DeploymentStore, OperationStore],
+    stores: _Stores,
     signatures: SignatureCheck | None,
 ) -> AsyncIterator[ControlPlane]:
-    store, operations = stores
+    store, operations = stores.deployments, stores.operations
     catalogue = RepositoryFolder(settings.model_repository, signatures, settings.profiles)
     triton = GrpcTritonControl(fleet.log_of, Deadlines(load_s=settings.load_deadline_s))
     metrics = Metrics()
@@ -158,10 +194,20 @@ async def _run_loop(
     journal.listen(metrics.operation)
     await journal.recover()
     distribution = Distribution(settings.model_repository, ServerRepository(timing.now), timing.now)
-    world = World(store, catalogue, fleet, triton, journal, distribution)
+    slicer = _slicer(settings, stores, catalogue, fleet, timing) if stores.nodes else None
+    world = World(store, catalogue, fleet, triton, journal, distribution, slicer)
     reconciler = Reconciler(world, Executor(triton, catalogue, fleet, distribution), metrics, timing)
+
+    def fleet_view(wanted: Iterable[Deployment], published: Published) -> FleetView:
+        return _fleet_view(reconciler.view, slicer, wanted, published)
+
     deployments = Deployments(
-        store, catalogue, timing.now, reconciler.wake, lambda: _fleet_view(reconciler.view), journal.announce
+        store,
+        catalogue,
+        timing.now,
+        reconciler.wake,
+        fleet_view,
+        journal.announce,
     )
     parts = Parts(
         deployments,
@@ -202,8 +248,30 @@ async def _found_servers(settings: Settings, fleet: RegisteredFleet, metrics: Me
             await asyncio.wait({looking})
 
 
-def _fleet_view(view: View) -> FleetView:
-    return FleetView(view.observed, view.plan.placement.places())
+def _slicer(
+    settings: Settings, stores: _Stores, catalogue: Catalogue, fleet: RegisteredFleet, timing: Timing
+) -> Slicer:
+    assert stores.servers is not None  # noqa: S101 - where there are nodes, their servers are told to somebody
+
+    def alone() -> bool:
+        return all(server.pool == POOL for server in fleet.servers())
+
+    return Slicer(
+        SlicerParts(stores.nodes, stores.slices, catalogue, stores.servers, timing.now, alone, settings.moves_per_hour)
+    )
+
+
+def _fleet_view(
+    view: View, slicer: Slicer | None, deployments: Iterable[Deployment], published: Published
+) -> FleetView:
+    """Return what was seen last, with the servers of the slices that would be given out for these deployments."""
+    places = view.plan.placement.places()
+    if slicer is None:
+        return FleetView(view.observed, places)
+    wanted = tuple(deployments)
+    sliced = slicer.plan_for(wanted, published)
+    refused = {it.name: reasons for it in wanted if (reasons := rejections_of(sliced, it.name))}
+    return FleetView((*view.observed, *planned_servers(sliced)), places, refused)
 
 
 @asynccontextmanager
@@ -293,7 +361,9 @@ def _specs(settings: Settings) -> list[ServerSpec]:
 
     memory_bytes = settings.server_memory_bytes
     if memory_bytes is None:  # what GPUs have, nobody tells yet
-        memory_bytes = 0 if host_facts(None).compute_capabilities else host_memory_bytes() // max(1, settings.servers)
+        memory_bytes = (
+            0 if host_facts(None).compute_capabilities else host_memory_bytes() // max(1, settings.embedded_servers)
+        )
     return [
         ServerSpec(
             id=ServerId(f"triton-{index}"),
@@ -303,5 +373,5 @@ def _specs(settings: Settings) -> list[ServerSpec]:
             metrics_port=port(settings.triton_metrics_port, index),
             memory_bytes=memory_bytes,
         )
-        for index in range(settings.servers)
+        for index in range(settings.embedded_servers)
     ]

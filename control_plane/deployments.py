@@ -91,10 +91,19 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
-    """What the loop saw last: servers, and where replicas are. Placement on paper starts from it."""
+    """What the loop saw last: servers, and where replicas are. Placement on paper starts from it.
+
+    Where slices are cut for deployments, the servers of those that would be are among them, and `refused` says which
+    deployments would get none, and why.
+    """
 
     observed: tuple[ObservedServer, ...] = ()
     places: frozenset[Place] = field(default_factory=frozenset)
+    refused: Mapping[DeploymentName, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _nothing_seen(_deployments: Iterable[Deployment], _published: Published) -> FleetView:
+    return FleetView()
 
 
 Announce = Callable[[OperationKind, Deployment, frozenset[ModelName]], Awaitable[None]]
@@ -117,7 +126,7 @@ class Deployments:
         catalogue: Catalogue,
         now: Callable[[], datetime],
         wake: Callable[[], None],
-        fleet: Callable[[], FleetView] = FleetView,
+        fleet: Callable[[Iterable[Deployment], Published], FleetView] = _nothing_seen,
         announce: Announce = _tell_nobody,
     ) -> None:
         self._store, self._catalogue, self._now, self._wake, self._fleet = store, catalogue, now, wake, fleet
@@ -278,14 +287,14 @@ class Deployments:
         self, deployment: Deployment, others: Iterable[Deployment], published: Published
     ) -> tuple[str, ...]:
         """Why replicas of `deployment` have no server, and which others would lose theirs; empty where all is well."""
-        view = self._fleet()
-        if not view.observed:
-            return ()
-        circumstances = Circumstances(self._now(), view.places)
         rest = list(others)
+        view = self._fleet([*rest, deployment], published)
+        if not view.observed:
+            return view.refused.get(deployment.name, ())
+        circumstances = Circumstances(self._now(), view.places)
         before = {(it.deployment, it.track) for it in _shortages(rest, published, view, circumstances)}
         after = _shortages([*rest, deployment], published, view, circumstances)
-        return tuple(
+        return view.refused.get(deployment.name, ()) or tuple(
             it.sentence if it.deployment == deployment.name else f"Deployment '{it.deployment}': {it.sentence}"
             for it in after
             if it.deployment == deployment.name or (it.deployment, it.track) not in before

@@ -131,6 +131,8 @@ class Observer:
 
     async def _marks(self, seen: Iterable[ObservedServer]) -> dict[ServerId, Mark]:
         marks = {mark.server: mark for mark in await self._store.marks()}
+        for server, why in self._fleet.retiring().items():
+            marks.setdefault(server, Mark(server, why, self._now()))
         for server in self._taken_out - marks.keys():
             self._outages.pop(server, None)  # an operator let it back in: its outages before that count no more
         out, back = plan_marks(seen, self._outages, marks, self._now(), self.leaking)

@@ -3,7 +3,7 @@
 One contract suite (`tests/contract`) runs against the fakes and the real adapters.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,6 +94,9 @@ class Fleet(Protocol):
 
     async def unregister(self, server: ServerId) -> bool:
         """Forget a registered server; False where it is not one."""
+
+    def retiring(self) -> Mapping[ServerId, str]:
+        """Return the servers that are to be given up once they hold nothing, and why."""
 
     def owned(self) -> frozenset[ServerId]:
         """Return the servers whose processes are ours to restart."""

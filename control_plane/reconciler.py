@@ -40,6 +40,7 @@ from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
 from control_plane.probing import Prober
 from control_plane.rehearsal import AS_IT_IS, Proposal
+from control_plane.slicer import Slicer
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -78,6 +79,7 @@ class World:
     triton: TritonControl
     journal: Journal
     distribution: Distribution | None = None
+    slicer: Slicer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,8 @@ class Reconciler:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
             await self._stop_executions()
+            if self._world.slicer is not None:
+                await self._world.slicer.stop()
 
     async def run_pass(self) -> Plan:
         """Observe, plan, and begin to carry out. Returns the plan without waiting for its execution."""
@@ -183,6 +187,8 @@ class Reconciler:
         busy = frozenset(self._busy)
         known = self._world.journal.open_now()  # before the deployments: one that is written now is not in them
         deployments = await self._world.store.list()
+        if self._world.slicer is not None:
+            await self._world.slicer.settle(deployments, self.view.by_id, self.view.plan.placement)
         view = await self._look(deployments)
         self._observer.weigh(view.observed, view.records, busy | self._busy.keys())
         statuses = {it.name: (it, view.status_of(it)) for it in deployments}

@@ -7,12 +7,13 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from control_plane.errors import SettingsError
+from control_plane.mig.products import gpu_counts
 
 ENV_PREFIX = "TRITONFLEET_"
 CLIENT_URL_VARIABLE = "TRITONFLEET_URL"
@@ -46,6 +47,9 @@ class Settings(BaseSettings):
     `discovery_grace_s`: a headless Service lists ready pods only, and Kubernetes waits up to five minutes before it
     starts a crashing container again, or gives a lost node's pods up.
 
+    `simulate` names made-up GPUs ("h100-80gb:2") whose slices are cut for deployments, each with a tritonserver of this
+    machine; they are the only servers started then. At most `moves_per_hour` replicas are moved for others.
+
     `signature_policy` says what becomes of a version that is not signed with the private part of `public_key` (a PEM
     file), or was altered since: nothing is looked at (`off`), it is told (`warn`), or it is never loaded (`require`).
     """
@@ -63,6 +67,8 @@ class Settings(BaseSettings):
     servers_file: Path | None = None
     discovery_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     discovery_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    simulate: str | None = None
+    moves_per_hour: Annotated[int, Field(ge=0, le=10_000)] = 12
     load_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     reconcile_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     triton_http_port: Port | None = None
@@ -80,6 +86,24 @@ class Settings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:  # another name: what it resolves to may change
             return False
+
+    @property
+    def embedded_servers(self) -> int:
+        """How many servers are started beside those of slices."""
+        return 0 if self.simulate is not None else self.servers
+
+    @field_validator("simulate")
+    @classmethod
+    def _known_gpus(cls, text: str | None) -> str | None:
+        if text is not None:
+            gpu_counts(text)
+        return text
+
+    @model_validator(mode="after")
+    def _one_kind_of_servers(self) -> Self:
+        if self.simulate is not None and "servers" in self.model_fields_set and self.servers:
+            raise ValueError("with SIMULATE there is a server on each slice that is cut: leave SERVERS out, or at 0")
+        return self
 
     def validate_binding(self) -> None:
         """Refuse to be open to other machines without a token, and a repository that is none. SettingsError."""

@@ -62,8 +62,9 @@ class Server:
     backends, and the versions of runtimes that do not come with its Triton, by name (`onnxruntime`, `tensorrt_rtx`).
     Which Triton it is, it says itself (`ObservedServer.triton_version`). `devices` are one MIG slice, or whole GPUs;
     none on a CPU. `memory_bytes` is what models may take of it, 0 where nobody said. `repository` is the folder that
-    its versions are copied to; empty where it reads the model repository itself. `source` is said by no one: it follows
-    from how the server came here.
+    its versions are copied to; empty where it reads the model repository itself. `reserved_for` names the deployment
+    that alone may be there, where its slice was cut for one. `source` is said by no one: it follows from how the server
+    came here.
     """
 
     id: ServerId
@@ -78,6 +79,7 @@ class Server:
     labels: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
     source: Source = Source.REGISTERED
+    reserved_for: str = ""
 
     def __repr__(self) -> str:
         """Like the generated one, without the secret."""

@@ -34,6 +34,15 @@ class Drift(StrEnum):
     REPORT = "report"
 
 
+class Domain(StrEnum):
+    """What fails together. Replicas that are spread over them are never two in the same one."""
+
+    NONE = "none"
+    GPU = "gpu"
+    NODE = "node"
+    ZONE = "zone"
+
+
 @dataclass(frozen=True, slots=True)
 class Objectives:
     """What its owner wants of its latency; None is no objective. TTFT and TBT are of streams."""
@@ -58,7 +67,7 @@ class Needs:
     """All of it. Without `replicas` there is one on every server; else so many for each pool.
 
     `instances` are those of the deployed model on each replica (None: as its config says). Of two deployments that want
-    the same place the higher `priority` gets it, then the older one.
+    the same place the higher `priority` gets it, then the older one. `spread` keeps its replicas on slices apart.
     """
 
     replicas: Mapping[str, Replicas] = field(default_factory=dict)
@@ -69,6 +78,7 @@ class Needs:
     priority: int = 0
     owner: str = ""
     drift: Drift = Drift.REPAIR
+    spread: Domain = Domain.NONE
 
 
 EVERYWHERE = Needs()

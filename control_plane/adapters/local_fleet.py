@@ -3,7 +3,7 @@
 Adapts what `embedded` offers to the port without importing it: anything with this shape will do.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from control_plane.adapters.measured_memory import host_bytes
@@ -71,6 +71,10 @@ class LocalFleet:
         """Refuse: the set is fixed."""
         del server
         return False
+
+    def retiring(self) -> Mapping[ServerId, str]:
+        """None: the set is fixed."""
+        return {}
 
     def owned(self) -> frozenset[ServerId]:
         """Return all: somebody here watches each process."""

@@ -4,7 +4,7 @@ The last are kept in the store. Which are found outside, in the servers file and
 as often as it changes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from control_plane.ports import DeploymentStore, Fleet, ServerLog
 from control_plane.state import Server, ServerId
@@ -64,6 +64,10 @@ class RegisteredFleet:
         self._registered.pop(server, None)
         self._changed()
         return True
+
+    def retiring(self) -> Mapping[ServerId, str]:
+        """Return those that we started and that are to be given up."""
+        return self._started.retiring()
 
     def owned(self) -> frozenset[ServerId]:
         """Return those that we started."""

@@ -107,6 +107,22 @@ operation_steps = Table(
     Column("retry_at", String),
 )
 
+# Slices of GPUs that were given out. `start` counts memory slices, `profile` is a key of `mig`.
+slices = Table(
+    "slices",
+    metadata,
+    Column("server", String, primary_key=True),
+    Column("node", String, nullable=False),
+    Column("gpu", String, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("profile", String, nullable=False),
+    Column("replica", String, nullable=False),
+    Column("deployment", String, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("moved", Boolean, nullable=False),
+    Column("leaving", String, nullable=False),
+)
+
 # Which request made an operation: a client that sends it again gets that one.
 idempotency_keys = Table(
     "idempotency_keys",

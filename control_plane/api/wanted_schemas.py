@@ -5,7 +5,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from control_plane.wanted import ANY_POOL, EVERYWHERE, Drift, Isolation, Needs, Objectives, Replicas, Requirements
+from control_plane.wanted import (
+    ANY_POOL,
+    EVERYWHERE,
+    Domain,
+    Drift,
+    Isolation,
+    Needs,
+    Objectives,
+    Replicas,
+    Requirements,
+)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 MOST_REPLICAS = 10_000
@@ -73,6 +83,11 @@ class WantedBody(_Body):
     isolation: Isolation | None = Field(default=None, strict=False)
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     owner: Annotated[str, Field(max_length=200)] | None = None
+    spread: Domain | None = Field(
+        default=None,
+        strict=False,
+        description="What no two of its replicas on slices of GPUs may share: a GPU, a node or a zone.",
+    )
     drift: Drift | None = Field(
         default=None, strict=False, description="What becomes of changes by hand on a server: undone or reported."
     )
@@ -88,6 +103,7 @@ class WantedBody(_Body):
             priority=before.priority if self.priority is None else self.priority,
             owner=before.owner if self.owner is None else self.owner,
             drift=self.drift or before.drift,
+            spread=self.spread or before.spread,
         )
 
     def _replicas(self, before: Needs) -> Mapping[str, Replicas]:
@@ -125,6 +141,7 @@ def wanted_body(needs: Needs) -> WantedBody:
         priority=needs.priority,
         owner=needs.owner,
         drift=needs.drift,
+        spread=needs.spread,
     )
 
 

@@ -65,6 +65,8 @@ def deploy(
     drift: asked.DriftOption = None,
     require_capability: asked.Capabilities = None,
     require_memory: asked.Memory = None,
+    require_mig: asked.MigProfile = None,
+    spread: asked.Spread = None,
     label: asked.Labels = None,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Store what no server can hold at present; it is placed once one can.")
@@ -93,11 +95,12 @@ def deploy(
     wanted = asked.wanted(
         bounds=(replicas, max_replicas),
         pools=pool,
-        requirements=(require_capability, require_memory, label),
+        requirements=(require_capability, require_memory, require_mig, label),
         instances=instances,
         priority=priority,
         owner=owner,
         isolation=isolation,
+        spread=spread,
         drift=drift,
     )
     chosen = name or model.lower().replace(".", "-")

@@ -1,16 +1,16 @@
 """`tritonfleet gpus`: the GPUs of this machine by their driver, and how each is cut. Reads, never changes."""
 
-import re
 from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
 
 from control_plane.adapters.nvml import NvmlHost
-from control_plane.cli import output, values
+from control_plane.cli import output
 from control_plane.mig import illegality
 from control_plane.mig.geometry import Placement
 from control_plane.mig.host import HostGpu
+from control_plane.mig.products import gpu_counts
 from control_plane.mig.simulated import SimulatedNvml, installed
 
 _GIB = 2**30
@@ -45,15 +45,10 @@ def gpus(
 
 
 def _simulated(text: str) -> dict[str, int]:
-    """Read PRODUCT:COUNT,..."""
-    asked: dict[str, int] = {}
-    for part in text.split(","):
-        found = re.fullmatch(r"([\w.-]+)(?::(\d{1,3}))?", part)
-        if found is None:
-            raise typer.BadParameter(f"--simulate takes PRODUCT:COUNT, such as h100-80gb:2, and not {part!r}")
-        product = values.gpu_product(found[1])
-        asked[product.name] = asked.get(product.name, 0) + int(found[2] or 1)
-    return asked
+    try:
+        return gpu_counts(text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"--simulate: {exc}") from exc
 
 
 def _fits(gpu: HostGpu) -> list[Placement]:

@@ -35,6 +35,14 @@ def command(
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Triton's metrics port (default: 8002).")
     ] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRODUCT:COUNT[,...]",
+            help="Made-up GPUs, cut into slices for deployments, with a real tritonserver on each (h100-80gb:2).",
+            show_default=False,
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every action.")] = False,
 ) -> None:
     """Run the control plane and its tritonservers on this machine, until Ctrl-C or SIGTERM.
@@ -59,6 +67,7 @@ def command(
         "triton_http_port": http_port,
         "triton_grpc_port": grpc_port,
         "triton_metrics_port": metrics_port,
+        "simulate": simulate,
     }
     settings = _with_usual_ports(load_settings({name: value for name, value in given.items() if value is not None}))
     with output.Spinner("starting") as spinner:

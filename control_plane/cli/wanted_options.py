@@ -12,7 +12,7 @@ import typer
 
 from control_plane.cli import completion
 from control_plane.cli.values import capability, number, pair, size
-from control_plane.wanted import Drift, Isolation
+from control_plane.wanted import Domain, Drift, Isolation
 
 ANY = "any"
 NEWEST = "newest"
@@ -55,6 +55,10 @@ IsolationOption = Annotated[
     Isolation | None,
     typer.Option("--isolation", help="Whether other deployments may be on its servers.", show_default=False),
 ]
+Spread = Annotated[
+    Domain | None,
+    typer.Option("--spread", help="What no two of its replicas on GPU slices may share.", show_default=False),
+]
 DriftOption = Annotated[
     Drift | None,
     typer.Option("--drift", help="Whether changes by hand on a server are undone or reported.", show_default=False),
@@ -71,6 +75,15 @@ Capabilities = Annotated[
 Memory = Annotated[
     str | None,
     typer.Option("--require-memory", metavar="SIZE", help="Memory of its server, such as 8GiB.", show_default=False),
+]
+MigProfile = Annotated[
+    str | None,
+    typer.Option(
+        "--require-mig",
+        metavar="3g.40gb",
+        help="MIG profile of its slices; 'any' requires none.",
+        show_default=False,
+    ),
 ]
 Labels = Annotated[
     list[str] | None,
@@ -135,11 +148,11 @@ def wanted(
     *,
     bounds: tuple[int | None, int | None],
     pools: Sequence[str] | None,
-    requirements: tuple[Sequence[str] | None, str | None, Sequence[str] | None],
+    requirements: tuple[Sequence[str] | None, str | None, str | None, Sequence[str] | None],
     instances: str | None,
     **rest: object,
 ) -> Wanted:
-    """Read options: `bounds` are replicas and their most, `requirements` capabilities, memory and labels.
+    """Read options: `bounds` are replicas and their most, `requirements` capabilities, memory, MIG profile and labels.
 
     Raises typer.BadParameter.
     """
@@ -159,7 +172,7 @@ def wanted(
 
 
 def _requirements(
-    capabilities: Sequence[str] | None, memory: str | None, labels: Sequence[str] | None
+    capabilities: Sequence[str] | None, memory: str | None, mig: str | None, labels: Sequence[str] | None
 ) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if capabilities:
@@ -167,6 +180,8 @@ def _requirements(
         said["compute_capabilities"] = [capability(option, it) for it in _unless_any(option, capabilities)]
     if memory is not None:
         said["memory_bytes"] = size("--require-memory", memory)
+    if mig is not None:
+        said["mig_profile"] = "" if mig == ANY else mig
     if labels:
         said["labels"] = _pairs("--label", _unless_any("--label", labels))
     return said

@@ -4,6 +4,7 @@ A product without MIG has one profile, `full`: the whole card. Compute capabilit
 is derived from a profile's name.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,21 @@ def products() -> Mapping[str, Product]:
     """Return every product of the data file, by name."""
     data = tomllib.loads(files(__package__).joinpath("data/mig_profiles.toml").read_text(encoding="utf-8"))
     return {name: _product(name, entry, data["layout"]) for name, entry in sorted(data["product"].items())}
+
+
+def gpu_counts(text: str) -> dict[str, int]:
+    """Read "PRODUCT:COUNT,...": how many GPUs of each product. ValueError in a sentence."""
+    asked: dict[str, int] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"([\w.-]+)(?::(\d{1,3}))?", part)
+        if found is None:
+            raise ValueError(f"GPUs are named as PRODUCT:COUNT, such as h100-80gb:2, and not as {part!r}")
+        try:
+            product = product_named(found[1])
+        except KeyError as exc:
+            raise ValueError(exc.args[0]) from exc
+        asked[product.name] = asked.get(product.name, 0) + int(found[2] or 1)
+    return asked
 
 
 def product_named(name: str) -> Product:

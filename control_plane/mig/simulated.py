@@ -77,6 +77,13 @@ class SimulatedNvml:
             return lambda *_: code
         return object.__getattribute__(self, name)
 
+    @staticmethod
+    def mig_uuid(gpu: SimulatedGpu, instance: int) -> str:
+        """Return the UUID of the MIG device on a GPU instance."""
+        there = gpu.instances.get(instance)
+        where = f"{there.placement.profile}@{there.placement.start}" if there is not None else ""
+        return f"MIG-{uuid5(NAMESPACE_OID, f'{gpu.uuid}/{instance}/{where}')}"
+
     def _put(self, where: Any, handle: Handle) -> int:
         """Write a handle behind a reference, or into an element of an array."""
         if handle not in self._handles:
@@ -113,7 +120,7 @@ class SimulatedNvml:
     def nvmlDeviceGetUUID(self, device: Any, text: Any, _size: Any) -> int:
         kind, gpu, instance = self._handle(device)
         found = self.gpus[gpu]
-        uuid = found.uuid if kind == "gpu" else f"MIG-{uuid5(NAMESPACE_OID, f'{found.uuid}/{instance}')}"
+        uuid = found.uuid if kind == "gpu" else self.mig_uuid(found, instance)
         text.value = uuid.encode()
         return SUCCESS
 

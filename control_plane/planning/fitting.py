@@ -44,6 +44,8 @@ def unfit(
     A deployment that is to be on every server is there wherever it is not asked to stay away: that nothing of it can be
     loaded somewhere is told of that server, and what serves there goes on.
     """
+    if seen.server.reserved_for not in ("", deployment.name):
+        return f"is on a slice that is kept for deployment '{seen.server.reserved_for}'"
     everywhere = not deployment.needs.replicas
     reason = excluded(deployment.needs.requirements, seen, now, patient=everywhere)
     if reason or everywhere:

@@ -6,7 +6,6 @@
 from control_plane.slicing.model import (
     Choice,
     Cost,
-    Domain,
     Fleet,
     FleetGpu,
     GpuId,
@@ -19,6 +18,7 @@ from control_plane.slicing.model import (
     Weights,
 )
 from control_plane.slicing.steps import Create, Destroy, Place, Remove, Step, StepError, after
+from control_plane.wanted import Domain
 
 __all__ = [
     "Choice",

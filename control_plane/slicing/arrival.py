@@ -18,6 +18,8 @@ MOST_MOVES = 2
 """How many replicas may move for one, where nobody says otherwise."""
 _TRIES = 400
 """Ways to make room that are tried for one replica, the cheapest first: what keeps the fast path fast."""
+_NESTED_TRIES = 8
+"""The same for one that stands in the way and has no free place itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,12 @@ def place_arrival(
         return Arrival(wanted.id, best.seat, best.choice, _steps_to(board, wanted, best.seat, reason))
     for way in islice(ways(board, wanted, given, most_moves), _TRIES):
         with board.attempt() as keep:
-            before = cleared(board, wanted, way, given)
+            before = cleared(board, wanted, way, given, most_moves)
             if before is not None:
                 keep()
+                moved = tuple(dict.fromkeys(it.replica for it in before if isinstance(it, Place)))
                 steps = (*before, *_steps_to(board, wanted, way.seat, reason))
-                return Arrival(wanted.id, way.seat, way.choice, steps, way.leaving)
+                return Arrival(wanted.id, way.seat, way.choice, steps, moved)
     return Rejection(wanted.id, why_not(board, wanted))
 
 
@@ -94,26 +97,34 @@ def ways(board: Board, wanted: Wanted, weights: Weights, most_moves: int) -> lis
                 placement = Placement(start, choice.kind.profile)
                 for leaving in board.shapes.in_the_way(product, board.geometry(gpu), placement, most_moves):
                     replicas = tuple(residents[it] for it in leaving)
-                    if wanted.id in replicas or not all(_can_move(board, it, movable) for it in replicas):
+                    if wanted.id in replicas or not _can_move(board, replicas, movable, most_moves):
                         continue
                     cost = sum(board.wanted[it].move_cost for it in replicas) * weights.move
                     found.append(Way(Seat(gpu, placement), choice, replicas, cost + weights.risk * choice.risk))
     return sorted(found, key=lambda it: (it.cost, it.seat))
 
 
-def _can_move(board: Board, replica: ReplicaId, movable: Mapping[SliceKind, bool]) -> bool:
-    return any(movable.get(choice.kind, False) for choice in board.wanted[replica].choices)
+def _can_move(
+    board: Board, replicas: tuple[ReplicaId, ...], movable: Mapping[SliceKind, bool], most_moves: int
+) -> bool:
+    """Whether each has a free place, or there are moves left to make one for each that has none."""
+    stuck = sum(not any(movable.get(it.kind, False) for it in board.wanted[replica].choices) for replica in replicas)
+    return len(replicas) + stuck <= most_moves
 
 
 def why_not(board: Board, wanted: Wanted) -> str:
     """Say why a replica has no place: which slices could hold it, and that none of them is free."""
     if not wanted.choices:
         return "no slice of this fleet can hold it"
-    there = {board.gpu(gpu).product.name for gpu in board.gpus()}
+    there = {board.gpu(gpu).product.name: board.gpu(gpu).product for gpu in board.gpus()}
     products = sorted({it.kind.product for it in wanted.choices})
-    if there.isdisjoint(products):
+    if not any(it in there for it in products):
         return f"it needs a slice of {' or '.join(products)}, and no such GPU may be used"
-    kinds = " or ".join(f"{it.kind.profile} of {it.kind.product}" for it in wanted.choices if it.kind.product in there)
+    kinds = " or ".join(
+        f"{there[it.kind.product].profiles[it.kind.profile].name} of {it.kind.product}"
+        for it in wanted.choices
+        if it.kind.product in there
+    )
     forbidden = next((why for gpu in board.gpus() if (why := board.forbids(wanted, gpu))), "")
     return f"no {kinds} is free" + (f" where it may be ({forbidden})" if forbidden else "")
 
@@ -126,22 +137,55 @@ def _steps_to(board: Board, wanted: Wanted, seat: Seat, reason: str) -> tuple[St
     return (*room, Place(seat, wanted.id, reason, moved=True), Remove(old, wanted.id, reason))
 
 
-def cleared(board: Board, wanted: Wanted, way: Way, weights: Weights) -> tuple[Step, ...] | None:
-    """Move those in the way elsewhere, the largest first; None where one finds no place. Only within an `attempt`."""
+def cleared(
+    board: Board,
+    wanted: Wanted,
+    way: Way,
+    weights: Weights,
+    most_moves: int,
+    allowed: Callable[[Seat], bool] = lambda _: True,
+) -> tuple[Step, ...] | None:
+    """Move those in the way elsewhere, the largest first; None where one finds no place. Only within an `attempt`.
+
+    One without a free place may have others move for it, as far as `most_moves` reaches. Seats that are not `allowed`
+    are kept free.
+    """
     steps: list[Step] = []
     product = board.gpu(way.seat.gpu).product
     leaving = set(way.leaving)
+    spare = most_moves - len(leaving)
 
     def leaves_room(seat: Seat) -> bool:
-        if seat.gpu != way.seat.gpu:
-            return True
+        if seat.gpu != way.seat.gpu or not allowed(seat):
+            return allowed(seat)
         staying = [it for it, replica in board.residents(seat.gpu).items() if replica not in leaving]
         return not illegality(product, [*staying, seat.placement, way.seat.placement])
 
     for replica in way.leaving:
-        place = best_place(board, board.wanted[replica], weights, leaves_room)
-        if place is None:
-            return None
-        steps.extend(_steps_to(board, board.wanted[replica], place.seat, f"It makes room for {wanted.id}."))
+        mover = board.wanted[replica]
+        reason = f"It makes room for {wanted.id}."
+        place = best_place(board, mover, weights, leaves_room)
+        if place is not None:
+            steps.extend(_steps_to(board, mover, place.seat, reason))
+        else:
+            others = _made_room(board, mover, weights, spare, leaves_room) if spare > 0 else None
+            if others is None:
+                return None
+            seat, before = others
+            spare -= sum(isinstance(it, Place) for it in before)
+            steps.extend((*before, *_steps_to(board, mover, seat, reason)))
         leaving.discard(replica)
     return tuple(steps)
+
+
+def _made_room(
+    board: Board, mover: Wanted, weights: Weights, most_moves: int, allowed: Callable[[Seat], bool]
+) -> tuple[Seat, tuple[Step, ...]] | None:
+    """Clear an allowed seat for one that has to move; None where none can be."""
+    for way in ways(board, mover, weights, most_moves)[:_NESTED_TRIES]:
+        with board.attempt() as keep:
+            before = cleared(board, mover, way, weights, most_moves, allowed)
+            if before is not None and allowed(way.seat):
+                keep()
+                return way.seat, before
+    return None

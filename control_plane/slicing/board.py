@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from control_plane.mig import Geometry, Placement, SliceKind, illegality
-from control_plane.slicing.model import Choice, Domain, Fleet, FleetGpu, GpuId, ReplicaId, Seat, Wanted
+from control_plane.slicing.model import Choice, Fleet, FleetGpu, GpuId, ReplicaId, Seat, Wanted
 from control_plane.slicing.openness import Shapes
 from control_plane.slicing.steps import Create, Destroy, Step
+from control_plane.wanted import Domain
 
 _Class = tuple[str, Geometry]
 

@@ -99,7 +99,7 @@ def name(product: Product, profile: str) -> str:
 
 def _moves(board: Board, wanted: Wanted, way: Way, weights: Weights) -> list[str] | None:
     with board.attempt():
-        steps = cleared(board, wanted, way, weights)
+        steps = cleared(board, wanted, way, weights, _MOVES_TRIED)
         if steps is None:
             return None
         return [

@@ -6,24 +6,15 @@ each other's latency is not measured. Which slices can hold it (memory, engine, 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from typing import NewType
 
 from control_plane.mig import Geometry, Placement, Product, SliceKind
+from control_plane.wanted import Domain
 
 GpuId = NewType("GpuId", str)
 """The UUID that the driver gives a GPU."""
 ReplicaId = NewType("ReplicaId", str)
-
-
-class Domain(StrEnum):
-    """What fails together. Two replicas of one group are never in the same one."""
-
-    NONE = "none"
-    GPU = "gpu"
-    NODE = "node"
-    ZONE = "zone"
 
 
 @dataclass(frozen=True, slots=True)

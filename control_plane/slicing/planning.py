@@ -46,9 +46,12 @@ def plan_slices(
     work = _Work(fleet, {it.id: it for it in sorted(wanted, key=lambda it: it.id)}, weights or Weights(), most_moves)
     for it in sorted(work.asked.values(), key=work.turn):
         work.seat(it)
+    while work.try_again():
+        pass
     return work.plan()
 
 
+_NO_LIMIT = 10**9
 _AT_MOST = 2
 """Moves for one newcomer: with more, the gain is not worth what is disturbed."""
 _MUST = "Its slice can hold it no more."
@@ -62,7 +65,7 @@ class _Work:
         self.board = Board(fleet, asked)
         self.before = dict(self.board.seats)
         self.there = fleet.seats
-        self.left = 2 * len(asked) if most_moves is None else most_moves
+        self.left = _NO_LIMIT if most_moves is None else most_moves
         self.steps: list[Step] = list(_departures(fleet, asked))
         self.moved: list[ReplicaId] = []
         self.rejected: list[Rejection] = []
@@ -81,6 +84,16 @@ class _Work:
                 self.rejected.append(Rejection(it.id, f"{_MUST[:-1]}, and no move is left of the budget"))
             else:
                 self._take(it, place_arrival(self.board, it, self.weights, min(_AT_MOST, self.left - 1), _MUST))
+
+    def try_again(self) -> bool:
+        """Seat those that were rejected, as what was done since may have made room; tells whether any was seated."""
+        seats, before = dict(self.board.seats), self.rejected
+        self.rejected = []
+        for rejection in before:
+            self.seat(self.asked[rejection.replica])
+        told = {it.replica: it for it in before}
+        self.rejected = [told.get(it.replica, it) for it in self.rejected]
+        return self.board.seats != seats
 
     def _placed(self, it: Wanted, moves: int) -> Arrival | Rejection:
         """Place a newcomer; where there is no place, in that of a slice that is kept warm and is worth less."""

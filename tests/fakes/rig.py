@@ -1,5 +1,7 @@
 """A whole control plane over fakes: what the tests of the loop and of the API drive."""
 
+from collections.abc import Iterable
+
 from fastapi import FastAPI
 
 from control_plane.api import Access, Parts, create_app
@@ -8,7 +10,7 @@ from control_plane.executor import Executor
 from control_plane.journal import Journal
 from control_plane.metrics import Metrics
 from control_plane.reconciler import Reconciler, Timing, World
-from control_plane.state import PublishedModel, Server
+from control_plane.state import Deployment, Published, PublishedModel, Server
 from tests.fakes.operations import FakeOperationStore
 from tests.fakes.triton import FakeModel, FakeTriton
 from tests.fakes.world import FakeCatalogue, FakeClock, FakeFleet, FakeStore, a_package, a_server
@@ -36,7 +38,7 @@ class Rig:
             self.store, self.catalogue, self.clock, self.loop.wake, self._fleet_view, self.journal.announce
         )
 
-    def _fleet_view(self) -> FleetView:
+    def _fleet_view(self, _deployments: Iterable[Deployment], _published: Published) -> FleetView:
         return FleetView(self.loop.view.observed, self.loop.view.plan.placement.places())
 
     def app(self, access: Access | None = None) -> FastAPI:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -211,6 +211,7 @@ class FakeFleet:
         self.ours = True
         self.memory: dict[ServerId, int] = {}
         self.wrong: tuple[str, ...] = ()
+        self.leaving: dict[ServerId, str] = {}
 
     def has(self, server: ServerId) -> bool:
         return any(it.id == server for it in self.known)
@@ -255,6 +256,9 @@ class FakeFleet:
 
     def memory_used(self, server: ServerId) -> int | None:
         return self.memory.get(server)
+
+    def retiring(self) -> Mapping[ServerId, str]:
+        return self.leaving
 
     def owned(self) -> frozenset[ServerId]:
         return frozenset(it.id for it in self.known) if self.ours else frozenset()

@@ -7,7 +7,7 @@ is left of that control plane; what was on its way to a server or a disk still a
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,7 +16,7 @@ from control_plane.executor import Executor
 from control_plane.journal import Journal
 from control_plane.metrics import Metrics
 from control_plane.reconciler import Reconciler, Timing, World
-from control_plane.state import ModelName, Server, ServerId
+from control_plane.state import Deployment, ModelName, Published, Server, ServerId
 from tests.fakes.operations import FakeOperationStore
 from tests.fakes.triton import FakeModel, FakeTriton
 from tests.fakes.world import FakeCatalogue, FakeClock, FakeFleet, FakeStore, a_package, a_server
@@ -218,7 +218,7 @@ class Control:
             self.store, fakes.catalogue, fakes.clock, self.loop.wake, self._view, self.journal.announce
         )
 
-    def _view(self) -> FleetView:
+    def _view(self, _deployments: Iterable[Deployment], _published: Published) -> FleetView:
         return FleetView(self.loop.view.observed, self.loop.view.plan.placement.places())
 
     async def rest(self, watch: Callable[[], Awaitable[None]] | None = None) -> None:

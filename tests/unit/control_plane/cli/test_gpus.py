@@ -45,7 +45,8 @@ def test_without_the_binding_the_extra_is_named(simulate: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"), [("h100-80gb:x", "takes PRODUCT:COUNT"), ("h100", "There is no product 'h100'"), ("", "takes")]
+    ("asked", "said"),
+    [("h100-80gb:x", "named as PRODUCT:COUNT"), ("h100", "There is no product 'h100'"), ("", "named as")],
 )
 def test_what_cannot_be_simulated_is_told(asked: str, said: str) -> None:
     ended = run_here("gpus", "--simulate", asked)

@@ -13,7 +13,8 @@ from tests.scripted_http import scripted_server
 EVERY_OPTION = (
     *("--replicas", "1", "--max-replicas", "2", "--pool", "gpu=0", "--instances", "2", "--priority", "-5"),
     *("--owner", "search", "--isolation", "dedicated", "--drift", "report", "--require-capability", "8.9"),
-    *("--require-capability", "9.0", "--require-memory", "8GiB", "--label", "zone=a"),
+    *("--require-capability", "9.0", "--require-memory", "8GiB", "--label", "zone=a", "--require-mig", "3g.40gb"),
+    *("--spread", "node"),
 )
 
 
@@ -30,17 +31,18 @@ def test_every_option_is_sent_and_those_given_again_are_changed() -> None:
             "requirements": {
                 "compute_capabilities": ["8.9", "9.0"],
                 "memory_bytes": 8 * 2**30,
-                "mig_profile": "",
+                "mig_profile": "3g.40gb",
                 "labels": {"zone": "a"},
             },
             "isolation": "dedicated",
             "priority": -5,
             "owner": "search",
             "drift": "report",
+            "spread": "node",
         }
         changed = run_here(
             *("deploy", "b", "--redeploy", "--max-replicas", "3", "--pool", "mig=1", "--require-capability", "any"),
-            *("--instances", "config", "--label", "any", "--owner", "ads", "--anyway"),
+            *("--instances", "config", "--label", "any", "--require-mig", "any", "--owner", "ads", "--anyway"),
             *("--wait", "0", "--json", "--url", url),
         )
     assert (changed.code, changed.err) == (0, "")
@@ -48,7 +50,7 @@ def test_every_option_is_sent_and_those_given_again_are_changed() -> None:
         **needs,
         "replicas": {"min": 1, "max": 3},
         "pools": {"gpu": {"min": 0, "max": None}, "mig": {"min": 1, "max": None}},
-        "requirements": {**needs["requirements"], "compute_capabilities": [], "labels": {}},
+        "requirements": {**needs["requirements"], "compute_capabilities": [], "mig_profile": "", "labels": {}},
         "instances": "config",
         "owner": "ads",
     }

@@ -79,13 +79,26 @@ def test_one_that_stands_in_the_way_moves_first() -> None:
     assert after(fleet, answer.steps).by_id[GpuId("a")].geometry == (Placement(0, "7g"),)
 
 
+def test_one_in_the_way_has_another_move_for_it() -> None:
+    fleet = Fleet.of([gpu("one", a=("1g", 0), guard=("1g", 2), double=("1g.2x", 6))])
+    stays = wanted("a", "1g", move_cost=5.0)
+    asked = [stays, wanted("guard", "1g"), wanted("double", "1g.2x"), wanted("new", "3g")]
+    plan = plan_slices(fleet, asked)
+    assert plan.rejected == ()
+    places = {"a": ("1g", 0), "guard": ("1g", 1), "double": ("1g.2x", 2), "new": ("3g", 4)}
+    assert plan.seats == {name: seat("one", profile, start) for name, (profile, start) in places.items()}
+    assert sorted(plan.moved) == ["double", "guard"]
+    (rejected,) = plan_slices(fleet, asked, most_moves=1).rejected
+    assert rejected.remedy == ("one 3g.40gb more, free by moving guard to one (1g.10gb) and double to one (1g.20gb)")
+
+
 def test_without_moves_it_is_rejected_and_the_board_is_as_it_was() -> None:
     fleet = Fleet.of([gpu("a", small=("1g", 0)), gpu("b", half=("3g", 0), other=("2g", 4))])
     board = board_of(fleet, wanted("small", "1g"), wanted("half", "3g"), wanted("other", "2g"))
     before = dict(board.seats)
     answer = place_arrival(board, wanted("new", "7g"), most_moves=0)
     assert isinstance(answer, Rejection)
-    assert answer.reason == "no 7g of h100-80gb is free"
+    assert answer.reason == "no 7g.80gb of h100-80gb is free"
     assert board.seats == before
 
 
