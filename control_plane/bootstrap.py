@@ -5,16 +5,14 @@ What is begun is ended in reverse order, however the end comes.
 """
 
 import asyncio
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import NoReturn, Self
 
-import uvicorn
 from fastapi import FastAPI
 
+from control_plane.adapters.agent_node import AgentNode
 from control_plane.adapters.dns import SystemResolver
 from control_plane.adapters.local_fleet import LocalFleet
 from control_plane.adapters.operation_store import SqlOperationStore
@@ -29,6 +27,7 @@ from control_plane.adapters.slice_store import SqlSliceStore
 from control_plane.adapters.store import SqlStore
 from control_plane.adapters.transactions import Transactions, open_transactions
 from control_plane.adapters.triton import Deadlines, GrpcTritonControl
+from control_plane.answering import answer, listen, until_signalled, url_of
 from control_plane.api import Access, Parts, create_app
 from control_plane.deployments import Deployments, FleetView
 from control_plane.discovery import Discovery, DiscoveryTiming
@@ -36,7 +35,7 @@ from control_plane.distribution import Distribution
 from control_plane.embedded import EmbeddedFleet, ServerSpec
 from control_plane.embedded.facts import host_facts
 from control_plane.embedded.facts import memory_bytes as host_memory_bytes
-from control_plane.errors import ControlPlaneError, PortTakenError, SettingsError
+from control_plane.errors import ControlPlaneError
 from control_plane.executor import Executor
 from control_plane.journal import Journal
 from control_plane.metrics import Metrics
@@ -49,9 +48,8 @@ from control_plane.settings import ENV_PREFIX, Settings
 from control_plane.slicer import Slicer, SlicerParts, SliceServers, planned_servers, rejections_of
 from control_plane.slicing.demand import POOL
 from control_plane.state import Deployment, Published, ServerId
+from control_plane.tls import client_context
 
-_GRACE_S = 5
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PORTS_PER_SERVER = 3
 
 
@@ -100,7 +98,7 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
     settings.validate_binding()
     signatures = _checked(settings)
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(_listen(settings))
+        listener = stack.enter_context(listen(settings.host, settings.port, f"{ENV_PREFIX}PORT"))
         transactions = await stack.enter_async_context(open_transactions(settings.state_path))
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
         nodes = await stack.enter_async_context(_nodes(settings))
@@ -108,8 +106,8 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
         stores = _Stores.of(transactions, nodes, started)
         whole = await open_fleet(started, stores.deployments)
         control = await stack.enter_async_context(_run_loop(settings, whole, stores, signatures))
-        api = await stack.enter_async_context(_answer(control.app, listener))
-        yield RunningControlPlane(_url(settings, listener), fleet, control, api)
+        api = await stack.enter_async_context(answer(control.app, listener))
+        yield RunningControlPlane(url_of("http", settings.host, listener), fleet, control, api)
 
 
 async def serve(settings: Settings, started: Callable[[RunningControlPlane], None]) -> None:
@@ -124,22 +122,7 @@ async def serve(settings: Settings, started: Callable[[RunningControlPlane], Non
             started(running)
             await until_one_ends(running.control.loop, running.api)
 
-    task = asyncio.create_task(run(), name="serve")
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if not task.cancelling():  # a second signal must not cut the clearing up short
-            task.cancel()
-
-    for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop)
-    try:
-        await asyncio.wait({task})
-    finally:
-        for number in _STOP_SIGNALS:
-            loop.remove_signal_handler(number)
-    if not task.cancelled():
-        task.result()
+    await until_signalled(run)
 
 
 async def until_one_ends(*tasks: asyncio.Task[None]) -> NoReturn:
@@ -169,13 +152,20 @@ class _Stores:
 
 @asynccontextmanager
 async def _nodes(settings: Settings) -> AsyncIterator[tuple[GpuNode, ...]]:
-    """Yield the nodes whose GPUs are cut for deployments: so far a simulated one on this machine."""
-    if settings.simulate is None:
-        yield ()
-        return
-    plan = NodePlan("local", settings.model_repository, settings.state_path.parent / "slices", simulated=True)
-    async with LocalNode(SimulatedHost(gpu_counts(settings.simulate)), plan) as node:
-        yield (node,)
+    """Yield the nodes whose GPUs are cut for deployments: a simulated one on this machine, and those with an agent."""
+    async with AsyncExitStack() as stack:
+        nodes: list[GpuNode] = []
+        if settings.simulate is not None:
+            plan = NodePlan("local", settings.model_repository, settings.state_path.parent / "slices", simulated=True)
+            host = SimulatedHost(gpu_counts(settings.simulate))
+            nodes.append(await stack.enter_async_context(LocalNode(host, plan)))
+        if agents := settings.agent_urls:
+            context = client_context(settings.agent_files())
+            for name, url in agents.items():
+                node = AgentNode(name, url, context)
+                stack.push_async_callback(node.close)
+                nodes.append(node)
+        yield tuple(nodes)
 
 
 @asynccontextmanager
@@ -272,69 +262,6 @@ def _fleet_view(
     sliced = slicer.plan_for(wanted, published)
     refused = {it.name: reasons for it in wanted if (reasons := rejections_of(sliced, it.name))}
     return FleetView((*view.observed, *planned_servers(sliced)), places, refused)
-
-
-@asynccontextmanager
-async def _answer(app: FastAPI, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
-    """Answer on `listener`; at the end, requests in flight have `_GRACE_S` seconds."""
-    config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="API server")
-    answers = asyncio.create_task(server.answers.wait())
-    try:
-        await asyncio.wait({task, answers}, return_when=asyncio.FIRST_COMPLETED)
-        if not server.started:
-            raise ControlPlaneError("The API server ended before it answered.")
-        yield task
-    finally:
-        answers.cancel()
-        server.should_exit = True
-        await asyncio.wait({task})
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers: signals are `serve`'s, or those of the program that this one runs in."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.answers = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say when it answers."""
-        await super().startup(sockets=sockets)
-        self.answers.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
-
-
-@contextmanager
-def _listen(settings: Settings) -> Iterator[socket.socket]:
-    """Listen at the address of `settings`. PortTakenError, SettingsError."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # The protocol is named because asyncio sets TCP_NODELAY only where it is; without that, answers take 40 ms more.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, settings.port))
-            listener.listen(128)
-        except socket.gaierror as exc:
-            raise SettingsError(f"Host {settings.host} is no address of this machine: {exc.strerror}.") from exc
-        except OSError as exc:
-            raise PortTakenError(
-                f"Cannot listen on {settings.host}:{settings.port} ({exc.strerror}): stop what uses it "
-                f"(`ss -ltnp 'sport = :{settings.port}'` shows it), or give another {ENV_PREFIX}PORT."
-            ) from exc
-        yield listener
-
-
-def _url(settings: Settings, listener: socket.socket) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{listener.getsockname()[1]}"
 
 
 def _checked(settings: Settings) -> SignatureCheck | None:

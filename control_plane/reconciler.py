@@ -199,6 +199,8 @@ class Reconciler:
         self._metrics.passed(clock() - begun, view.observed, states)
         self.view = view
         self.prober.show(view.observed)
+        if self._world.slicer is not None and self._world.slicer.awaits(view.by_id, view.plan.placement):
+            self.wake()
         self.passes += 1
         self._pass_ended.set()
         self._pass_ended = asyncio.Event()

@@ -5,6 +5,7 @@ Read by `bootstrap` and `cli`. What is unsafe or unknown is refused with the set
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from control_plane.errors import SettingsError
 from control_plane.mig.products import gpu_counts
+from control_plane.tls import TlsFiles
 
 ENV_PREFIX = "TRITONFLEET_"
 CLIENT_URL_VARIABLE = "TRITONFLEET_URL"
@@ -48,7 +50,9 @@ class Settings(BaseSettings):
     starts a crashing container again, or gives a lost node's pods up.
 
     `simulate` names made-up GPUs ("h100-80gb:2") whose slices are cut for deployments, each with a tritonserver of this
-    machine; they are the only servers started then. At most `moves_per_hour` replicas are moved for others.
+    machine. `agents` are those of machines with GPUs that are cut likewise ("gpu1=https://gpu1:8710,..."): both sides
+    show a certificate of `agent_authority`; ours is `agent_certificate`, with `agent_key`. With either, no other server
+    is started here. At most `moves_per_hour` replicas are moved for others.
 
     `signature_policy` says what becomes of a version that is not signed with the private part of `public_key` (a PEM
     file), or was altered since: nothing is looked at (`off`), it is told (`warn`), or it is never loaded (`require`).
@@ -68,6 +72,10 @@ class Settings(BaseSettings):
     discovery_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     discovery_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     simulate: str | None = None
+    agents: str = ""
+    agent_authority: Path | None = None
+    agent_certificate: Path | None = None
+    agent_key: Path | None = None
     moves_per_hour: Annotated[int, Field(ge=0, le=10_000)] = 12
     load_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     reconcile_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
@@ -90,7 +98,35 @@ class Settings(BaseSettings):
     @property
     def embedded_servers(self) -> int:
         """How many servers are started beside those of slices."""
-        return 0 if self.simulate is not None else self.servers
+        return 0 if self.simulate is not None or self.agents else self.servers
+
+    @property
+    def agent_urls(self) -> dict[str, str]:
+        """Where the agents answer, by their names."""
+        pairs = (it.partition("=") for it in self.agents.split(",") if it)
+        return {name: url for name, _, url in pairs}
+
+    def agent_files(self) -> TlsFiles:
+        """Return the files to talk to agents with. SettingsError where one is not given."""
+        files = {
+            "AGENT_AUTHORITY": self.agent_authority,
+            "AGENT_CERTIFICATE": self.agent_certificate,
+            "AGENT_KEY": self.agent_key,
+        }
+        missing = ", ".join(f"{ENV_PREFIX}{name}" for name, path in files.items() if path is None)
+        if self.agent_authority is None or self.agent_certificate is None or self.agent_key is None:
+            raise SettingsError(
+                f"Agents are talked to over mutual TLS: give {missing} too (`tritonfleet certificates` makes them)."
+            )
+        return TlsFiles(self.agent_authority, self.agent_certificate, self.agent_key)
+
+    @field_validator("agents")
+    @classmethod
+    def _named_agents(cls, text: str) -> str:
+        for it in text.split(",") if text else ():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}=https://[^\s,=]+", it):
+                raise ValueError(f"an agent is given as NAME=https://HOST:PORT, and not as {it!r}")
+        return text
 
     @field_validator("simulate")
     @classmethod
@@ -101,8 +137,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_kind_of_servers(self) -> Self:
-        if self.simulate is not None and "servers" in self.model_fields_set and self.servers:
-            raise ValueError("with SIMULATE there is a server on each slice that is cut: leave SERVERS out, or at 0")
+        if (self.simulate is not None or self.agents) and "servers" in self.model_fields_set and self.servers:
+            raise ValueError("where GPUs are cut there is a server on each slice: leave SERVERS out, or at 0")
         return self
 
     def validate_binding(self) -> None:

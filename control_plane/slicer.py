@@ -147,6 +147,18 @@ class Slicer:
         self._tell(records)
         self._begin(records, seen, placement)
 
+    def awaits(self, seen: Mapping[ServerId, ObservedServer], placement: Placement) -> bool:
+        """Whether a slice that is left has become empty by now, so that the next pass can give it up."""
+        running = {server for _, view in self._views.values() for server in view.servers}
+        return any(
+            it.leaving
+            and it.server not in self._busy
+            and it.node not in self._away
+            and self._is_due(it.server)
+            and self._is_idle(it.server, seen, placement, runs=it.server in running)
+            for it in self.view.records
+        )
+
     async def stop(self) -> None:
         """End what is under way; the next one goes on from what is there."""
         for task in self._busy.values():

@@ -14,6 +14,7 @@ import typer
 
 from builders.errors import BuildError
 from control_plane.cli import (
+    agent,
     build,
     changes,
     completion,
@@ -56,6 +57,8 @@ app.command("measure")(measure.command)
 app.command("verify-signature")(signature.verify)
 app.add_typer(signature.keys, name="key")
 app.command("serve")(serve.command)
+app.command("agent")(agent.agent)
+app.command("certificates")(agent.certificates)
 app.command("deploy")(deployments.deploy)
 app.command("undeploy")(deployments.undeploy)
 app.command("scale")(changes.scale)

@@ -35,6 +35,14 @@ def command(
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Triton's metrics port (default: 8002).")
     ] = None,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=https://HOST:PORT",
+            help="A machine whose agent cuts its GPUs; needs the TRITONFLEET_AGENT_* files. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     simulate: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +76,7 @@ def command(
         "triton_grpc_port": grpc_port,
         "triton_metrics_port": metrics_port,
         "simulate": simulate,
+        "agents": ",".join(agent) if agent else None,
     }
     settings = _with_usual_ports(load_settings({name: value for name, value in given.items() if value is not None}))
     with output.Spinner("starting") as spinner:

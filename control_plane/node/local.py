@@ -7,6 +7,7 @@ it ended; whatever is half made is completed or removed by the next call.
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from control_plane.errors import ServerStartError
 from control_plane.mig.host import DriverError, GpuInstance, HostGpu, InstanceInUseError, MigHost, NoInstanceError
 from control_plane.nodes import NodeSlice, NodeView
 from control_plane.ports import ServerLog
-from control_plane.slicing import Seat
+from control_plane.slicing import GpuId, Seat
 from control_plane.state import Endpoints, Server, ServerId, Source
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -131,6 +132,18 @@ class LocalNode:
                     raise left_in_use
                 await asyncio.sleep(0.1)
 
+    async def release(self) -> tuple[ServerId, ...]:
+        """Stop every server that runs here and give its slice back; returns which. Raises GpuError."""
+        gpus = await asyncio.to_thread(self._host.gpus)
+        seats = {it.uuid: Seat(GpuId(gpu.uuid), it.placement) for gpu in gpus for it in gpu.instances}
+        there = {server: seats.get(_device_of(it.spec)) for server, it in sorted(self._servers.items())}
+        for server, seat in there.items():
+            if seat is None:
+                await self._stop(server)
+            else:
+                await self.destroy(NodeSlice(server, seat))
+        return tuple(there)
+
     async def restart(self, server: ServerId, reason: str) -> bool:
         """Restart a slice's server; see the port."""
         running = self._servers.get(server)
@@ -180,6 +193,7 @@ class LocalNode:
         if running is not None:
             await running.stop()
             del self._servers[server]
+            await asyncio.to_thread(shutil.rmtree, self._plan.runtime / server, ignore_errors=True)
 
     def _changed(self) -> None:
         for listener in tuple(self._listeners):

@@ -52,8 +52,8 @@ def plan_slices(
 
 
 _NO_LIMIT = 10**9
-_AT_MOST = 2
-"""Moves for one newcomer: with more, the gain is not worth what is disturbed."""
+_AT_MOST = 3
+"""Moves for one newcomer on the fast path; the optimiser for the whole fleet has no such limit."""
 _MUST = "Its slice can hold it no more."
 
 
