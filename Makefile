@@ -87,6 +87,7 @@ bench: $(VENV)/dev.stamp
 soak: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.faults.fleet_soak $(FLAGS)
 	@$(BIN)/python -m tests.faults.soak $(FLAGS)
+	@$(BIN)/python -m tests.faults.agent_kills
 
 fuzz: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.faults.fuzz_texts $(FLAGS)

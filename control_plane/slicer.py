@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from control_plane.errors import ControlPlaneError
+from control_plane.errors import ControlPlaneError, ServerUnreachableError
 from control_plane.mig import illegality
 from control_plane.nodes import GpuNode, NodeSlice, NodeView
 from control_plane.planning import retry_delay_s
@@ -74,7 +74,7 @@ class SliceServers(Protocol):
 
 @dataclass(frozen=True)
 class SliceView:
-    """What the last pass saw of GPUs and decided about them. `problems` are by server, or by node."""
+    """What the last pass saw of GPUs and decided about them. `problems` are by server, `away` by node."""
 
     gpus: tuple[NodeGpu, ...] = ()
     records: tuple[SliceRecord, ...] = ()
@@ -84,6 +84,7 @@ class SliceView:
     plan: SlicePlan = field(default_factory=SlicePlan)
     offers: tuple[SliceOffer, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+    away: Mapping[str, str] = field(default_factory=dict)
     moves_left: int = 0
 
     @property
@@ -178,7 +179,7 @@ class Slicer:
         left = moves_left(self._parts.moves_per_hour, records, self._parts.now())
         wanted = (*demand.wanted, *foreign)
         plan = plan_slices(fleet, wanted, self._parts.weights, left)
-        return SliceView(gpus, records, fleet, wanted, demand, plan, offers, self._problems(), left)
+        return SliceView(gpus, records, fleet, wanted, demand, plan, offers, self._problems(), dict(self._away), left)
 
     async def _look(self) -> None:
         async def look(node: GpuNode) -> None:
@@ -296,7 +297,9 @@ class Slicer:
             try:
                 await work
             except ControlPlaneError as error:
-                count = self._failing[server].count + 1 if server in self._failing else 1
+                before = self._failing[server].count if server in self._failing else 0
+                # That a node does not answer says nothing of its GPU.
+                count = max(1, before + (not isinstance(error, ServerUnreachableError)))
                 delay = timedelta(seconds=retry_delay_s(count, self._parts.jitter()))
                 self._failing[server] = _Failing(count, str(error), self._parts.now() + delay)
                 logger.warning("Slice %s: %s", server, error)
@@ -318,7 +321,7 @@ class Slicer:
         self._parts.servers.take(records, {name: view for name, (_, view) in self._views.items()})
 
     def _problems(self) -> dict[str, str]:
-        return {**{str(it): failing.reason for it, failing in sorted(self._failing.items())}, **self._away}
+        return {str(it): failing.reason for it, failing in sorted(self._failing.items())}
 
 
 def _fits(gpu: NodeGpu, seat: Seat) -> bool:
@@ -337,7 +340,8 @@ def rejections_of(view: SliceView, deployment: DeploymentName) -> tuple[str, ...
     if not found:
         return ()
     if reasons:
-        return (f"No slice can hold it: {'; '.join(reasons)}.",)
+        away = [f"node {name} is away: {why}" for name, why in sorted(view.away.items())]
+        return (f"No slice can hold it: {'; '.join([*reasons, *away])}",)
     told = dict.fromkeys(f"{it.reason}; it takes {it.remedy}" if it.remedy else it.reason for it in found)
     return tuple(f"{len(found)} replica{'s have' if len(found) > 1 else ' has'} no slice: {it}." for it in told)
 

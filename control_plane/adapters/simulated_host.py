@@ -24,6 +24,14 @@ _VARIABLE = b"CUDA_VISIBLE_DEVICES="
 _INSTALLING = threading.Lock()
 """The seam in `pynvml` is one for the whole process."""
 
+_CHANGING = (
+    "nvmlDeviceSetMigMode",
+    "nvmlDeviceCreateGpuInstanceWithPlacement",
+    "nvmlGpuInstanceCreateComputeInstance",
+    "nvmlComputeInstanceDestroy",
+    "nvmlGpuInstanceDestroy",
+)
+
 T = TypeVar("T")
 
 
@@ -34,6 +42,8 @@ class SimulatedHost:
         self.library = SimulatedNvml(gpus)
         self._host, self._state = NvmlHost(), state
         self._file_lock = FileLock(f"{state}.lock") if state is not None else nullcontext()
+        for name in _CHANGING:
+            setattr(self.library, name, self._kept(getattr(self.library, name)))
 
     def gpus(self) -> tuple[HostGpu, ...]:
         """Read every GPU; see the port."""
@@ -55,10 +65,17 @@ class SimulatedHost:
         with _INSTALLING, self._file_lock, installed(self.library):
             self._load()
             self._find_users()
-            try:
-                return ask()
-            finally:
-                self._save()
+            return ask()
+
+    def _kept(self, function: Callable[..., int]) -> Callable[..., int]:
+        """Return a function of the library that leaves on disk what it changed, as a driver leaves it on the GPU."""
+
+        def call(*given: Any) -> int:  # noqa: ANN401 - the library's
+            code = function(*given)
+            self.keep()
+            return code
+
+        return call
 
     def _find_users(self) -> None:
         users = _processes_by_device()
@@ -74,7 +91,8 @@ class SimulatedHost:
             if gpu.uuid in kept:
                 _restore(gpu, kept[gpu.uuid])
 
-    def _save(self) -> None:
+    def keep(self) -> None:
+        """Leave on disk how the GPUs are cut."""
         if self._state is None:
             return
         kept = {

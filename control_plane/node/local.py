@@ -102,6 +102,10 @@ class LocalNode:
                 return running.server
             if running is not None:
                 await self._stop(wanted.server)
+            # One whose start a killed node did not see the end of.
+            await self._adopt(self._plan.runtime / wanted.server / RECORD_NAME, {instance.uuid})
+            if (running := self._servers.get(wanted.server)) is not None:
+                return running.server
             gpu = await asyncio.to_thread(self._gpu, wanted.seat)
             memory = gpu.product.profiles[wanted.seat.placement.profile].memory_bytes
             spec = ServerSpec(
