@@ -26,7 +26,7 @@ class NodeView:
     """What a node has: its GPUs, and the servers that run on their slices.
 
     `pattern` is the server that it would start on a slice, without ports. `simulated` are GPUs that run nothing: the
-    servers on their slices run on the CPU.
+    servers on their slices run on the CPU. `triton_version` is that of the servers which it starts.
     """
 
     gpus: tuple[HostGpu, ...]
@@ -34,6 +34,7 @@ class NodeView:
     servers: Mapping[ServerId, Server] = field(default_factory=dict)
     zone: str = ""
     simulated: bool = False
+    triton_version: str = ""
 
 
 class GpuNode(Protocol):

@@ -216,7 +216,7 @@ class Slicer:
             for gpu in view.gpus:
                 capabilities = () if view.simulated else (gpu.product.compute_capability,)
                 pattern = replace(view.pattern, compute_capabilities=capabilities)
-                offers.setdefault(gpu.product.name, SliceOffer(gpu.product, pattern))
+                offers.setdefault(gpu.product.name, SliceOffer(gpu.product, pattern, view.triton_version))
         return tuple(offers.values())
 
     async def _give_back(self, records: tuple[SliceRecord, ...]) -> tuple[SliceRecord, ...]:

@@ -343,14 +343,25 @@ class PublishedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredLatency:
+    """The least p99 that a version was measured to have on a slice ("" for a whole GPU) of a compute capability."""
+
+    compute_capability: str
+    mig_profile: str
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """The model repository as it was read at one moment.
 
-    `memory` is what an instance of a pinned version was measured to take of a server's memory, in bytes.
+    `memory` is what an instance of a pinned version was measured to take of a server's memory, in bytes; `latencies`
+    are those that were measured on GPUs.
     """
 
     models: Mapping[ModelName, PublishedModel] = field(default_factory=dict)
     memory: Mapping[Pin, int] = field(default_factory=dict)
+    latencies: Mapping[Pin, tuple[MeasuredLatency, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[PublishedModel]:
         """Every package, by name."""
@@ -363,6 +374,12 @@ class Published:
     def memory_of(self, pin: Pin, instances: int) -> int:
         """Return the memory that so many instances take; 0 where nobody measured it."""
         return self.memory.get(pin, 0) * instances
+
+    def p99_ms_on(self, pin: Pin, compute_capability: str, mig_profile: str) -> float | None:
+        """Return the least p99 that was measured on such a device; None where nobody measured it there."""
+        found = self.latencies.get(pin, ())
+        same = (it for it in found if (it.compute_capability, it.mig_profile) == (compute_capability, mig_profile))
+        return min((it.p99_ms for it in same), default=None)
 
     def unproven_of(self, pin: Pin) -> str:
         """Return why a pinned version without targets is unproven; empty where it is not."""

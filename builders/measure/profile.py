@@ -1,7 +1,7 @@
 """HardwareProfile: latency, throughput, load time and memory of a version on one device, as JSON with a schema number.
 
-Written by the control plane's `measuring`, kept as a file for people and programs of theirs: neither placement nor
-scaling reads it by itself yet. When it was measured is given from outside, so that the same measurements give the same
+Written by the control plane's `measuring`. Placement reads the memory, and on slices the latency; the curves are for
+people and programs of theirs. When it was measured is given from outside, so that the same measurements give the same
 text.
 """
 

@@ -20,7 +20,7 @@ from builders.selection import parse_target
 from builders.validate import config_problems
 from control_plane.actions import AS_PUBLISHED, Setting
 from control_plane.adapters.probe_file import read_probe
-from control_plane.adapters.profile_folder import measured_memory
+from control_plane.adapters.profile_folder import measured_latencies, measured_memory
 from control_plane.adapters.signatures import SignatureCheck
 from control_plane.errors import LoadFailedError
 from control_plane.planning.probes import dummy_inputs
@@ -47,7 +47,8 @@ class RepositoryFolder:
         folders = sorted(self._root.iterdir()) if self._root.is_dir() else []
         packages = (self._read_package(folder) for folder in folders if _may_be_package(folder))
         memory = measured_memory(self._profiles) if self._profiles is not None else {}
-        return Published({package.name: package for package in packages}, memory)
+        latencies = measured_latencies(self._profiles) if self._profiles is not None else {}
+        return Published({package.name: package for package in packages}, memory, latencies)
 
     def load_config(self, model: ModelName, version: int, setting: Setting = AS_PUBLISHED) -> str:
         """Return the config of `version` as JSON with a version policy of exactly that one; see the port.

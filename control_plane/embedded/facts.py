@@ -14,6 +14,9 @@ from builders.host import observe_host
 from builders.targets import Gpu, Host
 from control_plane.embedded.layout import OWN_BACKENDS
 
+TRITON_VERSION = "2.51.0"
+"""Of the tritonserver in nvidia-pytriton 0.7.0, the release that is pinned."""
+
 MEMINFO = Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from control_plane.embedded import EmbeddedServer, Ownership, ServerSpec, Supervision
-from control_plane.embedded.facts import host_facts
+from control_plane.embedded.facts import TRITON_VERSION, host_facts
 from control_plane.embedded.process import ServerProcess
 from control_plane.embedded.record import RECORD_NAME, read_record
 from control_plane.errors import ServerStartError
@@ -90,7 +90,7 @@ class LocalNode:
         gpus = await asyncio.to_thread(self._host.gpus)
         devices = {it.uuid for gpu in gpus for it in gpu.instances}
         servers = {server: it.server for server, it in sorted(self._servers.items()) if _device_of(it.spec) in devices}
-        return NodeView(gpus, self._pattern(), servers, self._plan.zone, self._plan.simulated)
+        return NodeView(gpus, self._pattern(), servers, self._plan.zone, self._plan.simulated, TRITON_VERSION)
 
     async def create(self, wanted: NodeSlice) -> Server:
         """Cut a slice and run a server on it; see the port."""

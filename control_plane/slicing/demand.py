@@ -1,8 +1,8 @@
 """What deployments want of slices: for each replica the kinds of slices that can hold it, or why none can. Pure.
 
-A slice can hold a replica where its memory does with headroom as measured, its GPU has what is required, and there is a
-file of each of its models that runs there. Which server it will be is not known yet, so all of this is asked of one
-that does not exist: what the node would start on such a slice.
+A slice can hold a replica where its memory does with headroom as measured, its GPU has what is required, its p99 there
+was not measured to be above the objective, and there is a file of each of its models that runs there. Which server it
+will be is not known yet, so all of this is asked of one that does not exist: what the node would start on such a slice.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,6 +35,7 @@ class SliceOffer:
 
     product: Product
     server: Server
+    triton_version: str = ""
 
     def server_on(self, profile: MigProfile) -> Server:
         """Return the server on a slice of this profile."""
@@ -99,7 +100,8 @@ def _choices(
             if why:
                 reasons.append(f"{profile.name} of {offer.product.name}: {why}")
             else:
-                found.append(Choice(SliceKind(offer.product.name, profile.key)))
+                risk = _risk(deployment, published, offer, profile)
+                found.append(Choice(SliceKind(offer.product.name, profile.key), risk))
     return tuple(found), tuple(reasons or ["the fleet has no GPU that can be cut"])
 
 
@@ -119,16 +121,47 @@ def _unfit(deployment: Deployment, published: Published, offer: SliceOffer, prof
         return f"{needs.mig_profile} is required"
     if needs.memory_bytes > profile.memory_bytes:
         return f"has {mib(profile.memory_bytes)}, {mib(needs.memory_bytes)} are required"
+    return _too_large_or_slow(deployment, published, offer, profile) or _without_file(
+        deployment, published, offer, profile
+    )
+
+
+def _too_large_or_slow(deployment: Deployment, published: Published, offer: SliceOffer, profile: MigProfile) -> str:
     limit, measured = int(profile.memory_bytes * (1 - HEADROOM)), _measured(deployment, published)
     if measured > limit:
         return f"models may take {mib(limit)}, {mib(measured)} were measured"
-    seen = ObservedServer(offer.server_on(profile), ServerCondition.HEALTHY)
+    objective, p99 = deployment.needs.objectives.p99_ms, _p99_ms(deployment, published, offer, profile)
+    if objective is not None and p99 is not None and p99 > objective:
+        return f"its least p99 there was measured as {p99:g} ms, {objective:g} ms are asked for"
+    return ""
+
+
+def _without_file(deployment: Deployment, published: Published, offer: SliceOffer, profile: MigProfile) -> str:
+    """Why a server there has no file of one of the models that runs on it; empty where it has them."""
+    seen = ObservedServer(offer.server_on(profile), ServerCondition.HEALTHY, triton_version=offer.triton_version)
     wishes = Wishes(deployment.precisions, deployment.allow_unproven)
     for pin in deployment.all_pins:
         choice = choose_target(seen, pin, wishes, published)
         if choice is not None and choice.problem:
             return f"model '{pin.model}': {choice.problem.removesuffix('.')}"
     return ""
+
+
+def _p99_ms(deployment: Deployment, published: Published, offer: SliceOffer, profile: MigProfile) -> float | None:
+    """Return the least p99 of the slowest of its versions on such a slice, measured there; None where one was not."""
+    own = (pin for pin in deployment.all_pins if pin.model == deployment.model)
+    found = [published.p99_ms_on(pin, offer.product.compute_capability, profile.name) for pin in own]
+    known = [it for it in found if it is not None]
+    return max(known) if known and len(known) == len(found) else None
+
+
+def _risk(deployment: Deployment, published: Published, offer: SliceOffer, profile: MigProfile) -> float:
+    """Return the part of the latency objective that the measured p99 takes; all of it where nobody measured it."""
+    objective = deployment.needs.objectives.p99_ms
+    if objective is None:
+        return 0.0
+    p99 = _p99_ms(deployment, published, offer, profile)
+    return 1.0 if p99 is None else min(1.0, p99 / objective)
 
 
 def _measured(deployment: Deployment, published: Published) -> int:

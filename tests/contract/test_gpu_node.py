@@ -86,6 +86,11 @@ async def lives(server: Server) -> bool:
             return False
 
 
+async def version(server: Server) -> str:
+    async with httpx.AsyncClient() as client:
+        return str((await client.get(f"http://{server.endpoints.http}/v2")).json()["version"])
+
+
 Run = Callable[[Callable[[Place], Awaitable[None]]], None]
 
 
@@ -104,9 +109,10 @@ def test_it_tells_its_gpus_and_what_a_server_on_a_slice_would_be(run: Run) -> No
 
 def test_a_slice_is_cut_with_a_server_on_it_once_and_given_back_whole(run: Run) -> None:
     async def scenario(place: Place) -> None:
-        wanted = place.slice("s", "3g", 4)
+        wanted, view = place.slice("s", "3g", 4), await place.node.look()
         server = await place.node.create(wanted)
         assert await lives(server)
+        assert await version(server) == view.triton_version
         assert await place.node.create(wanted) == server, "it is there already"
         view = await place.node.look()
         assert view.gpus[0].geometry == (Placement(4, "3g"),)
