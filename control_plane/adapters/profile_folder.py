@@ -1,4 +1,4 @@
-"""What versions were measured to take of memory and how fast they answer, from `tritonfleet measure`'s HardwareProfiles."""
+"""What versions were measured to take of memory and how fast they answer: HardwareProfiles of `tritonfleet measure`."""
 
 import logging
 from collections.abc import Iterator
