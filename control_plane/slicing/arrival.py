@@ -5,19 +5,21 @@ replicas that stand in the way move first, each to a free place of its own befor
 ever without a slice in between.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from control_plane.mig import Placement, SliceKind, illegality
+from control_plane.mig import Geometry, Placement, SliceKind, illegality
 from control_plane.slicing.board import Board, Candidate
 from control_plane.slicing.model import Choice, Rejection, ReplicaId, Seat, Wanted, Weights
 from control_plane.slicing.steps import Place, Remove, Step
 
 MOST_MOVES = 2
 """How many replicas may move for one, where nobody says otherwise."""
-_TRIES = 400
+_TRIES = 60
 """Ways to make room that are tried for one replica, the cheapest first: what keeps the fast path fast."""
+_OF_A_CLASS = 2
+"""GPUs that are looked at of those cut and used alike: their replicas differ, but mostly not in where they can go."""
 _NESTED_TRIES = 8
 """The same for one that stands in the way and has no free place itself."""
 
@@ -35,7 +37,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A place that replicas stand in the way of: who they are, and what their moves weigh."""
+    """A place that replicas stand in the way of: who they are, and what their moves cost."""
 
     seat: Seat
     choice: Choice
@@ -54,14 +56,14 @@ def place_arrival(
     given, reason = weights or Weights(), why or "Of the places that are free, this one leaves the most room."
     best = best_place(board, wanted, given)
     if best is not None:
-        return Arrival(wanted.id, best.seat, best.choice, _steps_to(board, wanted, best.seat, reason))
+        return Arrival(wanted.id, best.seat, best.choice, steps_to(board, wanted, best.seat, reason))
     for way in islice(ways(board, wanted, given, most_moves), _TRIES):
         with board.attempt() as keep:
             before = cleared(board, wanted, way, given, most_moves)
             if before is not None:
                 keep()
                 moved = tuple(dict.fromkeys(it.replica for it in before if isinstance(it, Place)))
-                steps = (*before, *_steps_to(board, wanted, way.seat, reason))
+                steps = (*before, *steps_to(board, wanted, way.seat, reason))
                 return Arrival(wanted.id, way.seat, way.choice, steps, moved)
     return Rejection(wanted.id, why_not(board, wanted))
 
@@ -80,28 +82,40 @@ def best_place(
 
 def ways(board: Board, wanted: Wanted, weights: Weights, most_moves: int) -> list[Way]:
     """Return the places that could be cleared by at most so many moves, the least costly first."""
-    movable = {
-        choice.kind: any(True for _ in board.candidates(Wanted(wanted.id, (choice,))))
-        for it in board.wanted.values()
-        for choice in it.choices
-    }
+    kinds = {choice.kind for it in board.wanted.values() for choice in it.choices}
+    movable = {it: any(True for _ in board.candidates(Wanted(wanted.id, (Choice(it),)))) for it in kinds}
     found: list[Way] = []
-    for gpu in board.gpus():
-        if board.forbids(wanted, gpu):
-            continue
-        product, residents = board.gpu(gpu).product, board.residents(gpu)
-        for choice in wanted.choices:
+    for product, geometry, gpus in board.alike():
+        allowed = [it for it in gpus if not board.forbids(wanted, it)][:_OF_A_CLASS]
+        for choice in wanted.choices if allowed else ():
             if choice.kind.product != product.name:
                 continue
             for start in product.profiles[choice.kind.profile].starts:
                 placement = Placement(start, choice.kind.profile)
-                for leaving in board.shapes.in_the_way(product, board.geometry(gpu), placement, most_moves):
-                    replicas = tuple(residents[it] for it in leaving)
-                    if wanted.id in replicas or not _can_move(board, replicas, movable, most_moves):
-                        continue
-                    cost = sum(board.wanted[it].move_cost for it in replicas) * weights.move
-                    found.append(Way(Seat(gpu, placement), choice, replicas, cost + weights.risk * choice.risk))
-    return sorted(found, key=lambda it: (it.cost, it.seat))
+                blocking = board.shapes.in_the_way(product, geometry, placement, most_moves)
+                for gpu in allowed if blocking else ():
+                    found.extend(
+                        _ways_on(board, wanted, (Seat(gpu, placement), choice), blocking, (movable, most_moves))
+                    )
+    cost = {it: it.cost * weights.move + weights.risk * it.choice.risk for it in found}
+    return sorted(found, key=lambda it: (cost[it], it.seat))
+
+
+def _ways_on(
+    board: Board,
+    wanted: Wanted,
+    place: tuple[Seat, Choice],
+    blocking: tuple[Geometry, ...],
+    limits: tuple[Mapping[SliceKind, bool], int],
+) -> Iterator[Way]:
+    """Yield the ways to clear a place of each of these sets of slices whose replicas may find another one."""
+    seat, choice = place
+    movable, most_moves = limits
+    residents = board.residents(seat.gpu)
+    for leaving in blocking:
+        replicas = tuple(residents[it] for it in leaving)
+        if wanted.id not in replicas and _can_move(board, replicas, movable, most_moves):
+            yield Way(seat, choice, replicas, sum(board.wanted[it].move_cost for it in replicas))
 
 
 def _can_move(
@@ -129,7 +143,7 @@ def why_not(board: Board, wanted: Wanted) -> str:
     return f"no {kinds} is free" + (f" where it may be ({forbidden})" if forbidden else "")
 
 
-def _steps_to(board: Board, wanted: Wanted, seat: Seat, reason: str) -> tuple[Step, ...]:
+def steps_to(board: Board, wanted: Wanted, seat: Seat, reason: str) -> tuple[Step, ...]:
     """Put a replica on a free seat, and take it off its present one, if it has any, only then."""
     if wanted.id not in board.seats:
         return (*board.put(wanted, seat), Place(seat, wanted.id, reason))
@@ -166,14 +180,14 @@ def cleared(
         reason = f"It makes room for {wanted.id}."
         place = best_place(board, mover, weights, leaves_room)
         if place is not None:
-            steps.extend(_steps_to(board, mover, place.seat, reason))
+            steps.extend(steps_to(board, mover, place.seat, reason))
         else:
             others = _made_room(board, mover, weights, spare, leaves_room) if spare > 0 else None
             if others is None:
                 return None
             seat, before = others
             spare -= sum(isinstance(it, Place) for it in before)
-            steps.extend((*before, *_steps_to(board, mover, seat, reason)))
+            steps.extend((*before, *steps_to(board, mover, seat, reason)))
         leaving.discard(replica)
     return tuple(steps)
 

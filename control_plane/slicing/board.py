@@ -6,11 +6,11 @@ cut and used alike are looked at once, so a choice among a thousand GPUs takes a
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from control_plane.mig import Geometry, Placement, SliceKind, illegality
+from control_plane.mig import Geometry, Placement, Product, SliceKind, illegality
 from control_plane.slicing.model import Choice, Fleet, FleetGpu, GpuId, ReplicaId, Seat, Wanted
 from control_plane.slicing.openness import Shapes
 from control_plane.slicing.steps import Create, Destroy, Step
@@ -56,6 +56,7 @@ class Board:
         self._domains: Counter[tuple[str, Domain, str]] = Counter()
         self._alike: dict[_Class, list[GpuId]] = {}
         self._before: dict[GpuId, _Held] | None = None
+        self.changes = 0  # counts them, so that what was found out can be known to hold still
         for gpu in fleet.gpus:
             held = self._held[gpu.id]
             for it in gpu.slices:
@@ -73,6 +74,11 @@ class Board:
         """Return a GPU as it was given."""
         return self._held[gpu].gpu
 
+    def alike(self) -> Iterator[tuple[Product, Geometry, Sequence[GpuId]]]:
+        """Yield the GPUs that may be used by how they are cut and used, each class with its GPUs by id."""
+        for (_, geometry), gpus in sorted(self._alike.items()):
+            yield self._held[gpus[0]].gpu.product, geometry, tuple(gpus)
+
     def gpus(self) -> Iterable[GpuId]:
         """Return the GPUs that may be used, by id."""
         return sorted(gpu for group in self._alike.values() for gpu in group)
@@ -80,6 +86,10 @@ class Board:
     def geometry(self, gpu: GpuId) -> Geometry:
         """Return the placements of a GPU that hold a replica."""
         return self._held[gpu].geometry
+
+    def kind(self, seat: Seat) -> SliceKind:
+        """Return what kind of slice a seat is."""
+        return kind_of(self.gpu(seat.gpu), seat.placement)
 
     def residents(self, gpu: GpuId) -> Mapping[Placement, ReplicaId]:
         """Return the replicas of a GPU, by placement."""
@@ -118,8 +128,10 @@ class Board:
             touched, self._before = self._before, before
             if not kept:
                 self._restore(touched)
-            elif before is not None:
-                self._before = {**touched, **before}
+            else:
+                self.changes += 1
+                if before is not None:
+                    self._before = {**touched, **before}
 
     def discard(self, seat: Seat) -> Destroy:
         """Give the room of an empty slice back."""
@@ -207,6 +219,7 @@ class Board:
 
     def _touch(self, gpu: GpuId) -> _Held:
         """Return a GPU that is about to change, and remember how it was where that may have to be undone."""
+        self.changes += self._before is None
         held = self._held[gpu]
         if self._before is not None and gpu not in self._before:
             self._before[gpu] = _Held(held.gpu, dict(held.replicas), set(held.empty))

@@ -20,6 +20,7 @@ from control_plane.slicing.model import (
     Weights,
 )
 from control_plane.slicing.steps import Remove, Step
+from control_plane.wanted import Domain
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class _Work:
         self.before = dict(self.board.seats)
         self.there = fleet.seats
         self.left = _NO_LIMIT if most_moves is None else most_moves
-        self.steps: list[Step] = list(_departures(fleet, asked))
+        self.steps: list[Step] = list(departures(fleet, asked))
         self.moved: list[ReplicaId] = []
         self.rejected: list[Rejection] = []
+        self.refused: dict[tuple[object, ...], tuple[int, str]] = {}
 
     def turn(self, it: Wanted) -> tuple[bool, float, bool, ReplicaId]:
         """Those that stand somewhere first, then by value; of equals, those whose GPU failed before newcomers."""
@@ -97,12 +99,16 @@ class _Work:
 
     def _placed(self, it: Wanted, moves: int) -> Arrival | Rejection:
         """Place a newcomer; where there is no place, in that of a slice that is kept warm and is worth less."""
+        alike = it.choices, it.value, it.group if it.spread is not Domain.NONE else ""
+        at, known = self.refused.get(alike, (-1, ""))
+        if at == self.board.changes:  # one like it was refused, and nothing has changed since
+            return Rejection(it.id, known)
         answer = place_arrival(self.board, it, self.weights, moves)
         if isinstance(answer, Arrival):
             return answer
         for warm in sorted(self.board.seats):
-            known = self.asked[warm]
-            if known.move_cost or known.value >= it.value:
+            kept_warm = self.asked[warm]
+            if kept_warm.move_cost or kept_warm.value >= it.value:
                 continue
             with self.board.attempt() as keep:
                 why = f"It is given up for {it.id}."
@@ -112,6 +118,7 @@ class _Work:
                     keep()
                     self.rejected.append(Rejection(warm, f"its room is needed for {it.id}"))
                     return replace(instead, steps=(freed, *instead.steps))
+        self.refused[alike] = self.board.changes, answer.reason
         return answer
 
     def _take(self, it: Wanted, answer: Arrival | Rejection) -> None:
@@ -148,7 +155,7 @@ def cost_of(board: Board, before: Mapping[ReplicaId, Seat], rejected: Iterable[R
     )
 
 
-def _departures(fleet: Fleet, asked: Mapping[ReplicaId, Wanted]) -> Iterable[Step]:
+def departures(fleet: Fleet, asked: Mapping[ReplicaId, Wanted]) -> Iterable[Step]:
     """Yield the removal of what is wanted no more, and of what is left twice by a move that was cut short."""
     seen: set[ReplicaId] = set()
     for gpu in fleet.gpus:

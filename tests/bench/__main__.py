@@ -14,6 +14,7 @@ BENCHES = (
     "deploy_overhead",
     "fleet_scale",
     "sizing",
+    "reconfiguration",
 )
 
 
