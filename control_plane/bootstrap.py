@@ -37,15 +37,16 @@ from control_plane.embedded.facts import host_facts
 from control_plane.embedded.facts import memory_bytes as host_memory_bytes
 from control_plane.errors import ControlPlaneError
 from control_plane.executor import Executor
+from control_plane.fleet_view import fleet_view as fleet_view_of
 from control_plane.journal import Journal
 from control_plane.metrics import Metrics
 from control_plane.mig.products import gpu_counts
 from control_plane.node import LocalNode, NodePlan
 from control_plane.nodes import GpuNode
 from control_plane.ports import Catalogue, Fleet
-from control_plane.reconciler import Reconciler, Timing, View, World
+from control_plane.reconciler import Reconciler, Timing, World
 from control_plane.settings import ENV_PREFIX, Settings
-from control_plane.slicer import Slicer, SlicerParts, SliceServers, planned_servers, rejections_of
+from control_plane.slicer import Slicer, SlicerParts, SliceServers
 from control_plane.slicing.demand import POOL
 from control_plane.state import Deployment, Published, ServerId
 from control_plane.tls import client_context
@@ -189,7 +190,7 @@ async def _run_loop(
     reconciler = Reconciler(world, Executor(triton, catalogue, fleet, distribution), metrics, timing)
 
     def fleet_view(wanted: Iterable[Deployment], published: Published) -> FleetView:
-        return _fleet_view(reconciler.view, slicer, wanted, published)
+        return fleet_view_of(reconciler.view, slicer, wanted, published)
 
     deployments = Deployments(
         store,
@@ -209,6 +210,7 @@ async def _run_loop(
         metrics,
         timing.now,
         settings.reconcile_interval_s,
+        slicer,
     )
     async with _found_servers(settings, fleet, metrics):
         loop = asyncio.create_task(reconciler.run(), name="reconciler")
@@ -249,19 +251,6 @@ def _slicer(
     return Slicer(
         SlicerParts(stores.nodes, stores.slices, catalogue, stores.servers, timing.now, alone, settings.moves_per_hour)
     )
-
-
-def _fleet_view(
-    view: View, slicer: Slicer | None, deployments: Iterable[Deployment], published: Published
-) -> FleetView:
-    """Return what was seen last, with the servers of the slices that would be given out for these deployments."""
-    places = view.plan.placement.places()
-    if slicer is None:
-        return FleetView(view.observed, places)
-    wanted = tuple(deployments)
-    sliced = slicer.plan_for(wanted, published)
-    refused = {it.name: reasons for it in wanted if (reasons := rejections_of(sliced, it.name))}
-    return FleetView((*view.observed, *planned_servers(sliced)), places, refused)
 
 
 def _checked(settings: Settings) -> SignatureCheck | None:

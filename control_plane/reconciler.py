@@ -40,7 +40,7 @@ from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
 from control_plane.probing import Prober
 from control_plane.rehearsal import AS_IT_IS, Proposal
-from control_plane.slicer import Slicer
+from control_plane.slicer import Slicer, rejections_of
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,
@@ -237,10 +237,18 @@ class Reconciler:
             before.leaving,
             {server: why for server, why in self._hung.items() if server in ours},
             {server: why for server, why in self._observer.leaking.items() if server in ours},
+            self._unsliced(deployments),
         )
         plan = plan_lifecycle(deployments, published, observed, situation)
         view = View(started_at, observed, published, plan, by_place, situation.broken, before.leaving, deployments)
         return replace(view, leaving=self._leaving(view, deployments, now))
+
+    def _unsliced(self, deployments: tuple[Deployment, ...]) -> dict[DeploymentName, tuple[str, ...]]:
+        """Return why replicas have no slice."""
+        if self._world.slicer is None:
+            return {}
+        view = self._world.slicer.view
+        return {it.name: reasons for it in deployments if (reasons := rejections_of(view, it.name))}
 
     def _leaving(
         self, view: View, deployments: tuple[Deployment, ...], now: datetime

@@ -126,24 +126,24 @@ class Slicer:
         self._busy: dict[ServerId, asyncio.Task[None]] = {}
         self._failing: dict[ServerId, _Failing] = {}
         self._shunned: dict[GpuId, tuple[datetime, str]] = {}
+        self._remembering = asyncio.Lock()
         self.view = SliceView()
 
     async def settle(
         self, deployments: Iterable[Deployment], seen: Mapping[ServerId, ObservedServer], placement: Placement
     ) -> None:
         """Look at the nodes, plan, remember, and begin what is due. `seen` and `placement` are of the pass before."""
-        published, records, _ = await asyncio.gather(
-            asyncio.to_thread(self._parts.catalogue.read), self._parts.store.slices(), self._look()
-        )
-        records = await self._give_back(records)
-        view = self._planned(deployments, published, records)
-        changed = recorded(view.plan, records, view.demand.owners, view.by_id, self._parts.now())
-        gone = [it.server for it in records if it.leaving and it.seat.gpu not in view.by_id]
-        if changed or gone:
-            await self._parts.store.write_slices(changed, gone)
-            for it in changed:
-                logger.info("Slice %s: %s", it.server, it.leaving or f"given to {it.replica}")
-            records = await self._parts.store.slices()
+        published, _ = await asyncio.gather(asyncio.to_thread(self._parts.catalogue.read), self._look())
+        async with self._remembering:
+            records = await self._give_back(await self._parts.store.slices())
+            view = self._planned(deployments, published, records)
+            changed = recorded(view.plan, records, view.demand.owners, view.by_id, self._parts.now())
+            gone = [it.server for it in records if it.leaving and it.seat.gpu not in view.by_id]
+            if changed or gone:
+                await self._parts.store.write_slices(changed, gone)
+                for it in changed:
+                    logger.info("Slice %s: %s", it.server, it.leaving or f"given to {it.replica}")
+                records = await self._parts.store.slices()
         self.view = replace(view, records=records, problems=self._problems())
         self._tell(records)
         self._begin(records, seen, placement)
@@ -160,11 +160,27 @@ class Slicer:
             for it in self.view.records
         )
 
+    async def work_ended(self) -> None:
+        """Wait for what is being cut or given back now."""
+        await asyncio.gather(*self._busy.values())
+
     async def stop(self) -> None:
         """End what is under way; the next one goes on from what is there."""
         for task in self._busy.values():
             task.cancel()
         await asyncio.gather(*self._busy.values(), return_exceptions=True)
+
+    async def apply(self, plan: SlicePlan) -> int:
+        """Remember a plan that was made of `view`, so that it is carried out; returns how many slices change.
+
+        What the fleet became meanwhile counts: a step that does not fit it any more is left out.
+        """
+        async with self._remembering:
+            records = await self._parts.store.slices()
+            changed = recorded(plan, records, self.view.demand.owners, self.view.by_id, self._parts.now())
+            await self._parts.store.write_slices(changed)
+        self._parts.servers.changed()
+        return len(changed)
 
     def plan_for(self, deployments: Iterable[Deployment], published: Published) -> SliceView:
         """Return what would be planned for other deployments, on the fleet as it was seen last. Touches nothing."""
@@ -336,6 +352,8 @@ def _pids(pids: Iterable[int]) -> str:
 def rejections_of(view: SliceView, deployment: DeploymentName) -> tuple[str, ...]:
     """Say why replicas of a deployment have no slice, and what would help; empty where each has one."""
     reasons = view.demand.impossible.get(deployment)
+    if not view.gpus and not view.away:
+        return ()  # nobody has looked yet
     found: list[Rejection] = [it for it in view.plan.rejected if view.demand.owners.get(it.replica) == deployment]
     if not found:
         return ()

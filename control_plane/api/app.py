@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from control_plane.api import deployments, endpoints, models, operations, servers, system
+from control_plane.api import deployments, endpoints, models, operations, placement, servers, system
 from control_plane.api.parts import Parts
 from control_plane.api.problems import ProblemBody, documented, install
 from control_plane.api.security import OPEN_PATHS, Access, Guard
@@ -41,6 +41,7 @@ def create_app(parts: Parts, access: Access) -> FastAPI:
         endpoints.router,
         models.router,
         operations.router,
+        placement.router,
         servers.router,
         system.router,
     ):

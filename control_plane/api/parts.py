@@ -13,6 +13,7 @@ from control_plane.metrics import Metrics
 from control_plane.ports import Catalogue, DeploymentStore, Fleet
 from control_plane.reconciler import Reconciler
 from control_plane.rehearsal import RehearsedStore
+from control_plane.slicer import Slicer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Parts:
     metrics: Metrics
     now: Callable[[], datetime]
     interval_s: float
+    slicer: Slicer | None = None
     rehearsal: RehearsedStore | None = None
 
 

@@ -67,6 +67,13 @@ class ControlPlaneClient:
         """Return what GET `path` answers. Raises ApiError, UnreachableError."""
         return self._call("GET", path, query=query)
 
+    def text(self, path: str) -> str:
+        """Return what a GET answers, as it is. Raises ApiError, UnreachableError."""
+        response = self._response("GET", path)
+        if not response.is_success:
+            _answer_of(response)
+        return response.text
+
     def post(self, path: str, body: object = None, wait_s: float = 0, **query: str) -> Any:  # noqa: ANN401 - JSON
         """Return what POST `path` answers after at most `wait_s`. Raises ApiError, UnreachableError."""
         return self._call("POST", path, body, wait_s, query)
@@ -117,15 +124,18 @@ class ControlPlaneClient:
         headers: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         asked = {**({"wait": f"{wait_s:g}"} if wait_s else {}), **(query or {})}
+        timeout = _DEADLINE_S + wait_s
+        return _answer_of(
+            self._response(method, path, params=asked or None, json=body, headers=headers, timeout=timeout)
+        )
+
+    def _response(self, method: str, path: str, **given: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
         try:
-            response = self._http.request(
-                method, path, params=asked or None, json=body, headers=headers, timeout=_DEADLINE_S + wait_s
-            )
+            return self._http.request(method, path, **given)
         except httpx.TimeoutException as exc:
             raise UnreachableError(f"the control plane at {self._url} did not answer in time") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise UnreachableError(f"no control plane answers at {self._url} ({exc})") from exc
-        return _answer_of(response)
 
 
 def deployment_path(name: str) -> str:

@@ -6,7 +6,6 @@ HardwareProfile is made, shown, drawn and kept.
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from builders.measure.sweep import AS_CONFIGURED, Grid, Point
 from control_plane.cli import output
 from control_plane.cli.build import Repository, Versioned
 from control_plane.cli.completion import DEFAULT_REPOSITORY
+from control_plane.cli.files import write_text
 from control_plane.measuring import Circumstances, profile_of
 
 DEFAULT_PROFILES = Path(".tritonfleet/profiles")
@@ -106,9 +106,9 @@ def command(
             ),
         )
         path = out or profiles / profile.filename
-        _keep(path, profile.to_json())
+        write_text(path, profile.to_json())
         if svg is not None:
-            _keep(svg, curves_svg(profile))
+            write_text(svg, curves_svg(profile))
         _show(profile, path, as_json=as_json)
     if ended.error is not None:
         raise ended.error
@@ -156,20 +156,6 @@ def _show(profile: HardwareProfile, path: Path, *, as_json: bool) -> None:
     if not profile.complete:
         output.err.print("stopped early: what was measured until then is kept")
     output.err.print(f"kept in {path}", soft_wrap=True)
-
-
-def _keep(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with staged.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 def _grid(axes: tuple[tuple[int, ...], ...], max_batch_size: int, *, is_ensemble: bool) -> Grid:

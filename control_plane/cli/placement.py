@@ -1,5 +1,7 @@
 """`tritonfleet placement ...`: what goes where on GPUs that can be cut. `size`: how many GPUs demands need.
 
+What concerns the GPUs of a fleet that runs is in `slices`.
+
 The answers are made in `sizing`; here they are read, shown and drawn.
 """
 
@@ -9,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from builders.errors import SourceError
-from control_plane.cli import completion, output, values
+from control_plane.cli import completion, output, slices, values
+from control_plane.cli.files import write_text
 from control_plane.errors import MissingExtraError
 from control_plane.mig import Product, products
 from control_plane.mig.drawing import Bar, Row, svg, text_line
@@ -18,6 +20,11 @@ from control_plane.sizing import Admission, Demand, Gpu, Offer, Sizing, tables
 from control_plane.sizing.layout import mix_counts
 
 placement = typer.Typer(no_args_is_help=True, help="What goes where on GPUs that can be cut into slices.")
+placement.command()(slices.show)
+placement.command()(slices.plan)
+placement.command()(slices.apply)
+placement.command()(slices.explain)
+placement.command()(slices.defrag)
 
 
 @placement.command()
@@ -72,7 +79,7 @@ def size(
             found.append((name, sized(demands, measured, [Offer(gpu)], admission, seconds), time.monotonic() - begun))
     if drawing is not None:
         rows = [_row(gpus, gpu) for _, it, _ in found for gpus in _alike(it.gpus)]
-        _write(drawing, svg([(f"{', '.join(asked)} on {gpu.name}", rows)]))
+        write_text(drawing, svg([(f"{', '.join(asked)} on {gpu.name}", rows)]))
     if as_json:
         output.print_json([_data(name, it, took) for name, it, took in found])
     else:
@@ -156,10 +163,3 @@ def _show(name: str, sizing: Sizing, seconds: float, product: Product) -> None:
     output.show(f"{name}: {len(sizing.gpus)} x {product.name}, {proof} ({seconds:.2f} s)")
     for gpus in _alike(sizing.gpus):
         output.show(f"  {len(gpus)} x {text_line(_row(gpus, product))}")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise SourceError(f"{path}: cannot be written: {exc.strerror}") from exc

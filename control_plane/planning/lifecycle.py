@@ -63,7 +63,8 @@ class Situation:
 
     `records` are what was last done with a model on a server, `held` those that are not due again. `leaving` says since
     when clients are no longer sent to a replica. `restarts` are the servers to start again at once, and why;
-    `leaking` those to start again once they are drained.
+    `leaking` those to start again once they are drained. `unsliced` says why replicas of a deployment got no slice of a
+    GPU, where slices are cut for deployments.
     """
 
     now: datetime | None = None
@@ -75,6 +76,7 @@ class Situation:
     leaving: Mapping[tuple[ServerId, ModelName], datetime] = field(default_factory=dict)
     restarts: Mapping[ServerId, str] = field(default_factory=dict)
     leaking: Mapping[ServerId, str] = field(default_factory=dict)
+    unsliced: Mapping[DeploymentName, tuple[str, ...]] = field(default_factory=dict)
 
 
 def plan_lifecycle(
@@ -106,7 +108,7 @@ def plan_lifecycle(
             steps.extend(sorted(work.steps, key=lambda step: (step.stage, step.action.model)))
             waiting.extend(work.waiting)
             targets.extend(chosen[model] for model in sorted(chosen))
-    infeasible = refused | _infeasible(accepted, merger, placement)
+    infeasible = refused | _infeasible(accepted, merger, placement, given.unsliced)
     told = tuple(InfeasibleDeployment(name, infeasible[name]) for name in sorted(infeasible))
     return Plan(tuple(steps), tuple(waiting), told, tuple(targets), placement)
 
@@ -118,11 +120,14 @@ def _why_restart(seen: ObservedServer, given: Situation) -> str:
 
 
 def _infeasible(
-    accepted: Iterable[Deployment], merger: Merger, placement: Placement
+    accepted: Iterable[Deployment],
+    merger: Merger,
+    placement: Placement,
+    unsliced: Mapping[DeploymentName, tuple[str, ...]],
 ) -> dict[DeploymentName, tuple[str, ...]]:
     found = {it.name: [why for pin in it.all_pins if (why := merger.problem(pin))] for it in accepted}
     for shortage in placement.shortages:
-        found[shortage.deployment].append(shortage.sentence)
+        found[shortage.deployment].extend(unsliced.get(shortage.deployment) or (shortage.sentence,))
     return {name: tuple(reasons) for name, reasons in found.items() if reasons}
 
 

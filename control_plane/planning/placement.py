@@ -334,6 +334,7 @@ class _Work:
             server: "holds a replica of it already" if server in held else self._why_not(version, room)
             for server, room in self.rooms.items()
             if pool in (ANY_POOL, room.seen.server.pool)
+            and room.seen.server.reserved_for in ("", version.deployment.name)
         }
 
     def _put(self, version: _Version, server: ServerId, pool: str, reason: str) -> None:

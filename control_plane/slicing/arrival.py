@@ -57,14 +57,15 @@ def place_arrival(
     best = best_place(board, wanted, given)
     if best is not None:
         return Arrival(wanted.id, best.seat, best.choice, steps_to(board, wanted, best.seat, reason))
-    for way in islice(ways(board, wanted, given, most_moves), _TRIES):
-        with board.attempt() as keep:
-            before = cleared(board, wanted, way, given, most_moves)
-            if before is not None:
-                keep()
-                moved = tuple(dict.fromkeys(it.replica for it in before if isinstance(it, Place)))
-                steps = (*before, *steps_to(board, wanted, way.seat, reason))
-                return Arrival(wanted.id, way.seat, way.choice, steps, moved)
+    for moves in range(1, most_moves + 1):  # those that need the fewest first
+        for way in islice(ways(board, wanted, given, moves), _TRIES):
+            with board.attempt() as keep:
+                before = cleared(board, wanted, way, given, moves)
+                if before is not None:
+                    keep()
+                    moved = tuple(dict.fromkeys(it.replica for it in before if isinstance(it, Place)))
+                    steps = (*before, *steps_to(board, wanted, way.seat, reason))
+                    return Arrival(wanted.id, way.seat, way.choice, steps, moved)
     return Rejection(wanted.id, why_not(board, wanted))
 
 

@@ -104,14 +104,17 @@ def recorded(
     """
     held = {record.seat: record for record in records}
     changed: dict[Seat, SliceRecord] = {}
+    fresh: set[ReplicaId] = set()
     waiting: set[ReplicaId] = set()
     for step in plan.steps:
         known = held.get(step.seat)
         match step:
             case Place() if step.replica in owners:
-                if known is not None or not _has_room(gpus[step.seat.gpu], step.seat, held.values()):
+                has_room = known is None and _has_room(gpus[step.seat.gpu], step.seat, held.values())
+                if not has_room or step.replica in fresh:  # a second move follows once the first one is done
                     waiting.add(step.replica)
                     continue
+                fresh.add(step.replica)
                 gpu, owner = gpus[step.seat.gpu], owners[step.replica]
                 server = server_id(gpu, step.seat.placement)
                 made = SliceRecord(server, gpu.node, step.seat, step.replica, owner, now, step.moved)
