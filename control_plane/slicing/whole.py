@@ -23,6 +23,8 @@ from control_plane.slicing.sequence import Sequence as Ordered
 from control_plane.slicing.sequence import sequence
 
 _WHY = "The whole fleet costs less so."
+_EXACT = 1e-6
+"""What the solver's figures are right to, as a part of them."""
 _NOT_WORTH = "no slice is free, and no moves that are worth it make one"
 
 
@@ -62,6 +64,8 @@ def optimise(
     fast = plan_slices(fleet, asked.values(), given, most_moves)
     target = best_target(fleet, asked, given, (until, most_moves), _weighed(fast))
     bound = target.bound if target.bound is not None else 0.0
+    if not target.seats and not target.rejected:
+        return Optimised(fast, min(bound, _weighed(fast)))
     ordered = sequence(fleet, target, asked, given, _WHY)
     if _weighed(ordered.plan) < _weighed(fast) - 1e-9 and _within(ordered, asked, most_moves):
         return Optimised(ordered.plan, min(bound, _weighed(ordered.plan)), ordered.given_up, ordered.detours)
@@ -103,7 +107,8 @@ def best_target(
 ) -> Target:
     """Return where everybody is to be in the end; `limits` are until when (monotonic) and the most moves.
 
-    `known_cost` is that of an answer which is there already: only a better one is looked for.
+    `known_cost` is that of an answer which is there already: only a better one is looked for. Where none is found, the
+    target holds nothing but the bound.
     """
     until, most_moves = limits
     found = classes(fleet, asked)
@@ -117,13 +122,13 @@ def best_target(
     problem = _Problem(found, made, extra, kinds, weights, most_moves)
     relaxed = _solve(problem, until, whole=False)
     if relaxed is None:
-        return Target({it: seat for it, seat in _seats(fleet).items() if it in asked}, (), None)
+        return Target()
+    nothing = LEAST_MOVE * sum(1 for it in seated if not asked[it].move_cost)
     worth = _worth_having(problem, relaxed, known_cost)
     answer = _solve(worth, until, whole=True)
     if answer is None:
-        return Target({it: seat for it, seat in _seats(fleet).items() if it in asked}, (), relaxed.bound)
-    nothing = LEAST_MOVE * sum(1 for it in seated if not asked[it].move_cost)
-    bound = -nothing + max(relaxed.bound, min(answer.bound, known_cost))
+        return Target(bound=relaxed.bound - nothing)
+    bound = max(relaxed.bound, min(answer.bound, known_cost)) - nothing
     return replace(_handed_out(fleet, asked, worth, answer), bound=bound)
 
 
@@ -212,7 +217,7 @@ def _worth_having(problem: _Problem, relaxed: _Answer, known_cost: float) -> _Pr
     """Leave out the columns that no answer better than the known one can hold."""
     if not relaxed.excess or math.isinf(known_cost):
         return problem
-    room = known_cost - relaxed.bound + 1e-6
+    room = known_cost - relaxed.bound + _EXACT * max(1.0, known_cost)
     kept = tuple(
         tuple(column for column, excess in zip(own, costs, strict=True) if excess <= room)
         for own, costs in zip(problem.columns, relaxed.excess, strict=True)

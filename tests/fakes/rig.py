@@ -50,7 +50,7 @@ class Rig:
             parts = SlicerParts(tuple(self.nodes), self.slices, self.catalogue, sliced, self.clock, jitter=lambda: 0.0)
             fleet, self.slicer = sliced, Slicer(parts)
         world = World(self.store, self.catalogue, fleet, self.triton, self.journal, None, self.slicer)
-        timing = Timing(interval_s=5.0, now=self.clock, jitter=lambda: 0.0)
+        timing = Timing(interval_s=0.1 if self.nodes else 5.0, now=self.clock, jitter=lambda: 0.0)
         self.loop = Reconciler(world, Executor(self.triton, self.catalogue, fleet), self.metrics, timing)
         self.deployments = Deployments(
             self.store, self.catalogue, self.clock, self.loop.wake, self._fleet_view, self.journal.announce
@@ -67,7 +67,10 @@ class Rig:
             await self.loop.executions_ended()
             await self.slicer.work_ended()
             self.clock.move(2)
-            if not plan.steps and not any(it.leaving for it in self.slices.kept.values()) and not plan.waiting:
+            kept = self.slices.kept.values()
+            there = {server for node in self.nodes for server in node.servers}
+            settled = all(not it.leaving and it.server in there for it in kept)
+            if settled and not plan.steps and not plan.waiting:
                 return
         raise AssertionError("the slices do not come to rest")
 
