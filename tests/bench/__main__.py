@@ -15,6 +15,7 @@ BENCHES = (
     "fleet_scale",
     "sizing",
     "reconfiguration",
+    "live_placement",
 )
 
 
