@@ -49,6 +49,7 @@ from control_plane.settings import ENV_PREFIX, Settings
 from control_plane.slicer import Slicer, SlicerParts, SliceServers
 from control_plane.slicing.demand import POOL
 from control_plane.state import Deployment, Published, ServerId
+from control_plane.tidying import Tidier
 from control_plane.tls import client_context
 
 _PORTS_PER_SERVER = 3
@@ -212,7 +213,7 @@ async def _run_loop(
         settings.reconcile_interval_s,
         slicer,
     )
-    async with _found_servers(settings, fleet, metrics):
+    async with _found_servers(settings, fleet, metrics), _tidying(settings, slicer, timing, reconciler):
         loop = asyncio.create_task(reconciler.run(), name="reconciler")
         try:
             yield ControlPlane(create_app(parts, _access(settings)), deployments, reconciler, metrics, loop)
@@ -220,6 +221,23 @@ async def _run_loop(
             loop.cancel()
             await asyncio.wait({loop})
             await triton.close()
+
+
+@asynccontextmanager
+async def _tidying(
+    settings: Settings, slicer: Slicer | None, timing: Timing, reconciler: Reconciler
+) -> AsyncIterator[None]:
+    """Have replicas moved together in quiet times, where that is asked for."""
+    if slicer is None or settings.defragment_after_s is None:
+        yield
+        return
+    tidier = Tidier(slicer, settings.defragment_after_s, timing.now, reconciler.wake)
+    tidying = asyncio.create_task(tidier.run(), name="tidying")
+    try:
+        yield
+    finally:
+        tidying.cancel()
+        await asyncio.wait({tidying})
 
 
 @asynccontextmanager
@@ -249,7 +267,16 @@ def _slicer(
         return all(server.pool == POOL for server in fleet.servers())
 
     return Slicer(
-        SlicerParts(stores.nodes, stores.slices, catalogue, stores.servers, timing.now, alone, settings.moves_per_hour)
+        SlicerParts(
+            stores.nodes,
+            stores.slices,
+            catalogue,
+            stores.servers,
+            timing.now,
+            alone,
+            settings.moves_per_hour,
+            settings.warm_counts,
+        )
     )
 
 

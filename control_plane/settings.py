@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     `simulate` names made-up GPUs ("h100-80gb:2") whose slices are cut for deployments, each with a tritonserver of this
     machine. `agents` are those of machines with GPUs that are cut likewise ("gpu1=https://gpu1:8710,..."): both sides
     show a certificate of `agent_authority`; ours is `agent_certificate`, with `agent_key`. With either, no other server
-    is started here. At most `moves_per_hour` replicas are moved for others.
+    is started here. At most `moves_per_hour` replicas are moved for others. `warm` are slices kept ready with an empty
+    server ("1g.10gb:2,..."); `defragment_after_s` has replicas moved together once nothing changed for so long.
 
     `signature_policy` says what becomes of a version that is not signed with the private part of `public_key` (a PEM
     file), or was altered since: nothing is looked at (`off`), it is told (`warn`), or it is never loaded (`require`).
@@ -76,6 +77,8 @@ class Settings(BaseSettings):
     agent_authority: Path | None = None
     agent_certificate: Path | None = None
     agent_key: Path | None = None
+    warm: str = ""
+    defragment_after_s: Annotated[float, Field(ge=1, le=604_800)] | None = None
     moves_per_hour: Annotated[int, Field(ge=0, le=10_000)] = 12
     load_deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     reconcile_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
@@ -105,6 +108,21 @@ class Settings(BaseSettings):
         """Where the agents answer, by their names."""
         pairs = (it.partition("=") for it in self.agents.split(",") if it)
         return {name: url for name, _, url in pairs}
+
+    @property
+    def warm_counts(self) -> dict[str, int]:
+        """How many slices of each profile are kept ready."""
+        return {name: int(count) for name, _, count in (it.partition(":") for it in self.warm.split(",") if it)}
+
+    @field_validator("warm")
+    @classmethod
+    def _counted_profiles(cls, text: str) -> str:
+        for it in text.split(",") if text else ():
+            if not re.fullmatch(r"[1-9][\w.+-]*:[1-9]\d{0,3}", it):
+                raise ValueError(
+                    f"slices to keep ready are given as PROFILE:COUNT, such as 1g.10gb:2, and not as {it!r}"
+                )
+        return text
 
     def agent_files(self) -> TlsFiles:
         """Return the files to talk to agents with. SettingsError where one is not given."""

@@ -22,9 +22,10 @@ from control_plane.planning.fitting import GRACE
 from control_plane.planning.placement import Placement
 from control_plane.ports import Catalogue
 from control_plane.slicing import Destroy, Fleet, GpuId, Rejection, ReplicaId, Seat, Wanted, Weights
-from control_plane.slicing.demand import POOL, Demand, SliceOffer, demand_of
+from control_plane.slicing.demand import POOL, Demand, SliceOffer, demand_of, warm_slices
 from control_plane.slicing.planning import SlicePlan, plan_slices
 from control_plane.slicing.records import (
+    WARM,
     NodeGpu,
     SliceRecord,
     fleet_of,
@@ -95,7 +96,10 @@ class SliceView:
 
 @dataclass(frozen=True, slots=True)
 class SlicerParts:
-    """What it works with. `moves_per_hour` is the budget of moves; `alone` tells whether there is no other server."""
+    """What it works with. `moves_per_hour` is the budget of moves; `alone` tells whether there is no other server.
+
+    `warm` are the slices to keep ready, so many by the profile's published name.
+    """
 
     nodes: tuple[GpuNode, ...]
     store: SliceStore
@@ -104,6 +108,7 @@ class SlicerParts:
     now: Callable[[], datetime]
     alone: Callable[[], bool] = lambda: True
     moves_per_hour: int = 12
+    warm: Mapping[str, int] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
     jitter: Callable[[], float] = random.SystemRandom().random
 
@@ -170,6 +175,12 @@ class Slicer:
             task.cancel()
         await asyncio.gather(*self._busy.values(), return_exceptions=True)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be done, under way or left."""
+        idle = not self._busy and not self.view.plan.steps
+        return idle and bool(self.view.gpus) and not any(it.leaving for it in self.view.records)
+
     async def apply(self, plan: SlicePlan) -> int:
         """Remember a plan that was made of `view`, so that it is carried out; returns how many slices change.
 
@@ -192,8 +203,10 @@ class Slicer:
         gpus, offers = self._gpus(), self._offers()
         fleet, foreign = fleet_of(gpus, records)
         demand = demand_of(deployments, published, offers, alone=self._parts.alone())
+        warm = warm_slices(self._parts.warm, offers)
+        demand = replace(demand, owners={**demand.owners, **{it.id: WARM for it in warm}})
         left = moves_left(self._parts.moves_per_hour, records, self._parts.now())
-        wanted = (*demand.wanted, *foreign)
+        wanted = (*demand.wanted, *warm, *foreign)
         plan = plan_slices(fleet, wanted, self._parts.weights, left)
         return SliceView(gpus, records, fleet, wanted, demand, plan, offers, self._problems(), dict(self._away), left)
 
@@ -372,11 +385,11 @@ def seat_of(view: SliceView, replica: ReplicaId) -> SliceRecord | None:
 def planned_servers(view: SliceView) -> tuple[ObservedServer, ...]:
     """Return the servers of the slices that a plan would give out, as they would be."""
     offers = {it.product.name: it for it in view.offers}
-    known = {it.seat for it in view.records if not it.leaving}
+    known = {(it.seat, it.replica) for it in view.records if not it.leaving}
     found: list[ObservedServer] = []
     for replica, seat in view.plan.seats.items():
         owner = view.demand.owners.get(replica)
-        if owner is None or seat in known:
+        if owner is None or (seat, replica) in known:
             continue
         gpu = view.by_id[seat.gpu]
         server = offers[gpu.gpu.product.name].server_on(gpu.gpu.product.profiles[seat.placement.profile])

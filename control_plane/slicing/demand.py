@@ -25,6 +25,7 @@ from control_plane.state import (
 )
 from control_plane.wanted import ANY_POOL
 
+_WARM = 2.0**-10
 POOL = "slices"
 """The pool of the servers of slices; replicas that may be in any pool are here where there is no other server."""
 
@@ -74,6 +75,22 @@ def demand_of(
             wanted.append(Wanted(replica, choices, deployment.name, deployment.needs.spread, value))
             owners[replica] = deployment.name
     return Demand(tuple(wanted), owners, impossible)
+
+
+def warm_slices(counts: Mapping[str, int], offers: Iterable[SliceOffer]) -> tuple[Wanted, ...]:
+    """Return the slices to keep ready, so many of each profile by its published name ("1g.10gb").
+
+    They are worth less than any replica and cost nothing to move: whoever finds no other place takes one.
+    """
+    kinds: dict[str, list[SliceKind]] = {}
+    for offer in sorted(offers, key=lambda it: it.product.name):
+        for profile in _usable(offer.product):
+            kinds.setdefault(profile.name, []).append(SliceKind(offer.product.name, profile.key))
+    return tuple(
+        Wanted(ReplicaId(f"warm/{name}/{number}"), tuple(map(Choice, kinds.get(name, ()))), value=_WARM, move_cost=0.0)
+        for name, count in sorted(counts.items())
+        for number in range(count)
+    )
 
 
 def replicas_on_slices(deployment: Deployment, *, alone: bool) -> int:

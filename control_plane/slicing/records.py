@@ -17,6 +17,8 @@ from control_plane.slicing.planning import SlicePlan
 from control_plane.slicing.steps import Place, Remove
 from control_plane.state import DeploymentName, ServerId
 
+WARM = DeploymentName("(warm)")
+"""Stands for the owner of a slice that is kept ready with an empty server, which no deployment can be called."""
 FOREIGN = "foreign/"
 """Begins the name of what holds a slice that somebody else uses."""
 _PINNED = 1e6
@@ -110,7 +112,8 @@ def recorded(
         known = held.get(step.seat)
         match step:
             case Place() if step.replica in owners:
-                has_room = known is None and _has_room(gpus[step.seat.gpu], step.seat, held.values())
+                is_free = known is None or bool(known.leaving and known.deployment == WARM)  # nothing was ever on it
+                has_room = is_free and _has_room(gpus[step.seat.gpu], step.seat, held.values())
                 if not has_room or step.replica in fresh:  # a second move follows once the first one is done
                     waiting.add(step.replica)
                     continue

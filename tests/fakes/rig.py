@@ -1,6 +1,6 @@
 """A whole control plane over fakes: what the tests of the loop and of the API drive."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fastapi import FastAPI
 
@@ -26,8 +26,13 @@ class Rig:
     """Servers that are up, a repository of a, b and the ensemble e, and a clock that stands still."""
 
     def __init__(
-        self, *servers: Server, packages: tuple[PublishedModel, ...] = PACKAGES, gpus: tuple[str, ...] = ()
+        self,
+        *servers: Server,
+        packages: tuple[PublishedModel, ...] = PACKAGES,
+        gpus: tuple[str, ...] = (),
+        warm: Mapping[str, int] | None = None,
     ) -> None:
+        self.warm = dict(warm or {})
         self.servers = servers or (() if gpus else (a_server(),))
         models = {it.name: FakeModel(it.versions, it.at(it.newest).members) for it in packages}
         self.triton = FakeTriton({str(name): model for name, model in models.items()})
@@ -47,7 +52,15 @@ class Rig:
         self.slicer: Slicer | None = None
         if self.nodes:
             sliced = SliceFleet(self.nodes)
-            parts = SlicerParts(tuple(self.nodes), self.slices, self.catalogue, sliced, self.clock, jitter=lambda: 0.0)
+            parts = SlicerParts(
+                tuple(self.nodes),
+                self.slices,
+                self.catalogue,
+                sliced,
+                self.clock,
+                warm=self.warm,
+                jitter=lambda: 0.0,
+            )
             fleet, self.slicer = sliced, Slicer(parts)
         world = World(self.store, self.catalogue, fleet, self.triton, self.journal, None, self.slicer)
         timing = Timing(interval_s=0.1 if self.nodes else 5.0, now=self.clock, jitter=lambda: 0.0)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from control_plane.deployments import Changes
 from control_plane.state import Deployment, DeploymentName, ModelName
+from control_plane.tidying import Tidier
 from control_plane.wanted import ANY_POOL, Domain, Needs, Replicas, Requirements
 from tests.fakes.rig import Rig
 from tests.fakes.world import a_package
@@ -21,9 +22,12 @@ def run(scenario: Callable[[Rig], Awaitable[None]], gpus: tuple[str, ...] = TWO)
     asyncio.run(body())
 
 
-async def deploy(rig: Rig, name: str, profile: str, replicas: int = 1, spread: Domain = Domain.NONE) -> None:
+async def deploy(
+    rig: Rig, name: str, profile: str, replicas: int = 1, spread: Domain = Domain.NONE, *, anyway: bool = False
+) -> None:
     needs = Needs({ANY_POOL: Replicas(replicas)}, requirements=Requirements(mig_profile=profile), spread=spread)
-    made = await rig.deployments.create(DeploymentName(name), ModelName(name), changes=Changes(needs=needs))
+    changes = Changes(needs=needs)
+    made = await rig.deployments.create(DeploymentName(name), ModelName(name), changes=changes, store_anyway=anyway)
     assert isinstance(made, Deployment), made
 
 
@@ -142,6 +146,54 @@ def test_what_somebody_else_cut_and_uses_is_never_touched() -> None:
         await deploy(rig, "b", "7g.80gb")
         await rig.rest()
         assert cut(rig) == [[("3g", 0), ("3g", 4)], [("7g", 0)]]
+
+    run(scenario)
+
+
+def test_slices_are_kept_ready_and_taken_by_whoever_finds_no_other_place() -> None:
+    async def body() -> None:
+        rig = Rig(packages=MODELS, gpus=("h100-80gb",), warm={"3g.40gb": 2})
+        await rig.rest()
+        kept = where(rig)
+        assert sorted(kept) == ["warm/3g.40gb/0", "warm/3g.40gb/1"]
+        assert len(rig.nodes[0].servers) == 2
+        await deploy(rig, "a", "3g.40gb")
+        await rig.rest()
+        after = where(rig)
+        assert len(after) == 2
+        assert after["a/0"] in kept.values(), "it has the slice that was ready"
+        assert [call for call in rig.nodes[0].calls if call.startswith("destroy")] == []
+        await deploy(rig, "z", "7g.80gb", anyway=True)
+        await rig.deployments.delete(DeploymentName("a"))
+        await rig.rest()
+        assert "z/0" in where(rig)
+
+    asyncio.run(body())
+
+
+def test_replicas_move_together_once_nothing_changed_for_long_enough() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, "c", "7g.80gb")
+        await deploy(rig, "a", "3g.40gb")
+        await rig.rest()
+        await rig.deployments.delete(DeploymentName("c"))
+        await rig.rest()
+        await deploy(rig, "b", "4g.40gb")
+        await rig.rest()
+        assert sorted(map(len, cut(rig))) == [1, 1]
+        assert rig.slicer is not None
+        tidier = Tidier(rig.slicer, 60, rig.clock, rig.loop.wake)
+        assert not await tidier.look()
+        rig.clock.move(59)
+        assert not await tidier.look()
+        rig.clock.move(1)
+        assert await tidier.look()
+        await rig.rest()
+        assert sorted(map(len, cut(rig))) == [0, 2]
+        rig.clock.move(3600)
+        assert not await tidier.look()
+        rig.clock.move(3600)
+        assert not await tidier.look(), "there is nothing to gain"
 
     run(scenario)
 
