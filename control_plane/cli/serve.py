@@ -114,6 +114,9 @@ def _say_where(running: "RunningControlPlane") -> None:
         (server.server.id, server.server.endpoints.http, server.server.endpoints.grpc, server.server.endpoints.metrics)
         for server in running.fleet.servers()
     ]
-    output.show(output.table(["server", "HTTP", "gRPC", "metrics"], rows))
+    if rows:
+        output.show(output.table(["server", "HTTP", "gRPC", "metrics"], rows))
+    else:
+        output.show("servers start as slices are cut for deployments: tritonfleet placement show")
     output.show(f"control plane: {running.url} (API: {running.url}/docs, metrics: {running.url}/metrics)")
     output.show("next, in another terminal: tritonfleet deploy text_embedding; Ctrl-C stops everything")

@@ -84,3 +84,27 @@ def test_what_other_commands_read_may_stand_in_the_environment(monkeypatch: pyte
     for name in (KEY_PATH_VARIABLE, KEY_TEXT_VARIABLE, KEY_PASSWORD_VARIABLE, "TRITONFLEET_ARTIFACT_STORE"):
         monkeypatch.setenv(name, "x")
     load_settings()
+
+
+def test_gpus_that_are_cut_take_the_place_of_embedded_servers() -> None:
+    cut = load_settings({"simulate": "h100-80gb:2", "warm": "1g.10gb:2,3g.40gb:1"})
+    assert (cut.embedded_servers, cut.warm_counts) == (0, {"1g.10gb": 2, "3g.40gb": 1})
+    asked = load_settings({"agents": "gpu1=https://a:8710,gpu2=https://b:8710"})
+    assert (asked.embedded_servers, asked.agent_urls["gpu2"]) == (0, "https://b:8710")
+    with pytest.raises(SettingsError, match=r"TRITONFLEET_AGENT_AUTHORITY, .*TRITONFLEET_AGENT_KEY"):
+        asked.agent_files()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"simulate": "h100-80gb:2", "servers": 1}, "leave SERVERS out"),
+        ({"simulate": "h100"}, "did you mean 'h100-80gb'"),
+        ({"agents": "http://a:8710"}, "NAME=https://HOST:PORT"),
+        ({"warm": "1g.10gb"}, "PROFILE:COUNT"),
+        ({"moves_per_hour": -1}, "MOVES_PER_HOUR"),
+    ],
+)
+def test_what_is_wrong_with_gpus_is_told(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(given)
