@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from control_plane.deployments import FleetView
 from control_plane.reconciler import View
-from control_plane.slicer import Slicer, planned_servers, rejections_of
+from control_plane.slice_view import planned_servers, rejections_of
+from control_plane.slicer import Slicer
 from control_plane.state import Deployment, Published
 
 

@@ -40,7 +40,8 @@ from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
 from control_plane.probing import Prober
 from control_plane.rehearsal import AS_IT_IS, Proposal
-from control_plane.slicer import Slicer, rejections_of
+from control_plane.slice_view import rejections_of
+from control_plane.slicer import Slicer
 from control_plane.state import (
     NO_VERSION,
     ActionRecord,

@@ -21,8 +21,9 @@ from control_plane.planning import retry_delay_s
 from control_plane.planning.fitting import GRACE
 from control_plane.planning.placement import Placement
 from control_plane.ports import Catalogue
-from control_plane.slicing import Destroy, Fleet, GpuId, Rejection, ReplicaId, Seat, Wanted, Weights
-from control_plane.slicing.demand import POOL, Demand, SliceOffer, demand_of, warm_slices
+from control_plane.slice_view import SliceView
+from control_plane.slicing import Destroy, GpuId, Seat, Weights
+from control_plane.slicing.demand import SliceOffer, demand_of, warm_slices
 from control_plane.slicing.planning import SlicePlan, plan_slices
 from control_plane.slicing.records import (
     WARM,
@@ -36,7 +37,6 @@ from control_plane.slicing.records import (
 )
 from control_plane.state import (
     Deployment,
-    DeploymentName,
     ModelState,
     ObservedServer,
     Published,
@@ -71,27 +71,6 @@ class SliceServers(Protocol):
 
     def changed(self) -> None:
         """Tell those who listen that something is different."""
-
-
-@dataclass(frozen=True)
-class SliceView:
-    """What the last pass saw of GPUs and decided about them. `problems` are by server, `away` by node."""
-
-    gpus: tuple[NodeGpu, ...] = ()
-    records: tuple[SliceRecord, ...] = ()
-    fleet: Fleet = field(default_factory=Fleet)
-    wanted: tuple[Wanted, ...] = ()
-    demand: Demand = field(default_factory=lambda: Demand((), {}, {}))
-    plan: SlicePlan = field(default_factory=SlicePlan)
-    offers: tuple[SliceOffer, ...] = ()
-    problems: Mapping[str, str] = field(default_factory=dict)
-    away: Mapping[str, str] = field(default_factory=dict)
-    moves_left: int = 0
-
-    @property
-    def by_id(self) -> Mapping[GpuId, NodeGpu]:
-        """The GPUs, by id."""
-        return {GpuId(it.gpu.uuid): it for it in self.gpus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,39 +339,3 @@ def _fits(gpu: NodeGpu, seat: Seat) -> bool:
 
 def _pids(pids: Iterable[int]) -> str:
     return ", ".join(map(str, pids))
-
-
-def rejections_of(view: SliceView, deployment: DeploymentName) -> tuple[str, ...]:
-    """Say why replicas of a deployment have no slice, and what would help; empty where each has one."""
-    reasons = view.demand.impossible.get(deployment)
-    if not view.gpus and not view.away:
-        return ()  # nobody has looked yet
-    found: list[Rejection] = [it for it in view.plan.rejected if view.demand.owners.get(it.replica) == deployment]
-    if not found:
-        return ()
-    if reasons:
-        away = [f"node {name} is away: {why}" for name, why in sorted(view.away.items())]
-        return (f"No slice can hold it: {'; '.join([*reasons, *away])}",)
-    told = dict.fromkeys(f"{it.reason}; it takes {it.remedy}" if it.remedy else it.reason for it in found)
-    return tuple(f"{len(found)} replica{'s have' if len(found) > 1 else ' has'} no slice: {it}." for it in told)
-
-
-def seat_of(view: SliceView, replica: ReplicaId) -> SliceRecord | None:
-    """Return the record of a replica's slice; None where it has none."""
-    return next((it for it in view.records if it.replica == replica and not it.leaving), None)
-
-
-def planned_servers(view: SliceView) -> tuple[ObservedServer, ...]:
-    """Return the servers of the slices that a plan would give out, as they would be."""
-    offers = {it.product.name: it for it in view.offers}
-    known = {(it.seat, it.replica) for it in view.records if not it.leaving}
-    found: list[ObservedServer] = []
-    for replica, seat in view.plan.seats.items():
-        owner = view.demand.owners.get(replica)
-        if owner is None or (seat, replica) in known:
-            continue
-        gpu = view.by_id[seat.gpu]
-        server = offers[gpu.gpu.product.name].server_on(gpu.gpu.product.profiles[seat.placement.profile])
-        made = replace(server, id=server_id(gpu, seat.placement), pool=POOL, reserved_for=owner)
-        found.append(ObservedServer(made, ServerCondition.HEALTHY))
-    return tuple(found)

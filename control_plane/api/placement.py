@@ -11,7 +11,8 @@ from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.placement_views import defragmentation_body, drawing, explained, placement_body, plan_body
 from control_plane.api.problems import Problem, documented, not_found
 from control_plane.errors import MissingExtraError
-from control_plane.slicer import Slicer, SliceView
+from control_plane.slice_view import SliceView
+from control_plane.slicer import Slicer
 from control_plane.slicing.explaining import explain
 from control_plane.state import DeploymentName
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from control_plane.api import placement_schemas as schemas
 from control_plane.mig import Placement, Product, illegality
 from control_plane.mig.drawing import Bar, Row, svg, text_line
-from control_plane.slicer import SliceView
+from control_plane.slice_view import SliceView
 from control_plane.slicing import Cost, Fleet, FleetGpu, GpuId, Rejection, after
 from control_plane.slicing.explaining import Explanation, name
 from control_plane.slicing.planning import SlicePlan
