@@ -44,7 +44,8 @@ from control_plane.state import (
     ServerId,
 )
 
-_LOOK_S = 5.0
+_LOOK_S, _LOOK_AGAIN_S = 5.0, 1.0
+"""How long a node may take to answer, and one that did not the last time: the pass waits for it."""
 _GIVEN_UP_AFTER = 3
 """Failures in a row after which a slice is looked for elsewhere."""
 _SHUNNED = timedelta(minutes=10)
@@ -191,11 +192,12 @@ class Slicer:
 
     async def _look(self) -> None:
         async def look(node: GpuNode) -> None:
+            patience_s = _LOOK_S if node.name not in self._away else _LOOK_AGAIN_S
             try:
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(patience_s):
                     view = await node.look()
             except TimeoutError:
-                self._away[node.name] = f"did not answer within {_LOOK_S:g} s"
+                self._away[node.name] = f"did not answer within {patience_s:g} s"
             except ControlPlaneError as error:
                 self._away[node.name] = str(error)
             else:

@@ -99,6 +99,7 @@ def certificates(
         typer.Argument(metavar="NAME[=HOST,...]", help="Whom to make a certificate for, and where each answers."),
     ],
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long they are valid.")] = 365,
+    as_json: output.AsJson = False,
 ) -> None:
     """Make an authority and certificates for the control plane and its agents, for mutual TLS between them.
 
@@ -114,8 +115,11 @@ def certificates(
         if not _NAME.fullmatch(who) or who == "authority":
             raise typer.BadParameter(f"a certificate is made for a name such as gpu1, and not for {who!r}")
         asked[who] = tuple(it for it in hosts.split(",") if it) or ("localhost", "127.0.0.1", "::1")
-    for path in issue(folder, asked, days):
-        output.show(str(path))
+    made = [str(path) for path in issue(folder, asked, days)]
+    if as_json:
+        output.print_json(made)
+    for path in made if not as_json else ():
+        output.show(path)
 
 
 def _counts(text: str) -> dict[str, int]:

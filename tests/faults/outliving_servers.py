@@ -157,7 +157,9 @@ def outliving_site(folder: Path) -> Iterator[Site]:
     repository, named = folder / "repository", folder / "servers.json"
     with embedded_servers(repository, *IDS) as servers:
         named.write_bytes(
-            TypeAdapter(list[Server]).dump_json([it.server for it in servers], exclude={"__all__": {"source"}})
+            TypeAdapter(list[Server]).dump_json(
+                [it.server for it in servers], exclude={"__all__": {"source", "reserved_for"}}
+            )
         )
         given = {"servers": 0, "servers_file": named, "reconcile_interval_s": 0.5, "state_path": folder / "state.db"}
         with Site(load_settings({"port": 0, "model_repository": repository, **given}), servers) as site:
