@@ -7,7 +7,7 @@ from typing import Annotated, assert_never
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from control_plane.api import schemas
+from control_plane.api import bodies, deployment_schemas, plan_schemas
 from control_plane.api.idempotency import REPLAYED, IdempotencyKey, once
 from control_plane.api.parts import ChangingParts, Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
@@ -21,7 +21,7 @@ from control_plane.wanted import ANY_POOL, Needs, Replicas
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 
-Name = Annotated[str, Path(pattern=schemas.DEPLOYMENT_NAME, examples=["embeddings"])]
+Name = Annotated[str, Path(pattern=bodies.DEPLOYMENT_NAME, examples=["embeddings"])]
 Wait = Annotated[
     float, Query(ge=0, le=600, description="Seconds to wait until it serves, is degraded or failed. 0: answer at once.")
 ]
@@ -40,11 +40,11 @@ IfMatch = Annotated[
     ),
 ]
 _STILL_ON_ITS_WAY = {
-    "model": schemas.DeploymentBody,
+    "model": deployment_schemas.DeploymentBody,
     "description": "Stored, and still on its way when the wait ended. `Location` is where to look.",
 }
 
-_REHEARSED = {"model": schemas.RehearsalBody, "description": "A dry run: nothing was changed."}
+_REHEARSED = {"model": plan_schemas.RehearsalBody, "description": "A dry run: nothing was changed."}
 
 
 @router.post(
@@ -53,13 +53,13 @@ _REHEARSED = {"model": schemas.RehearsalBody, "description": "A dry run: nothing
     responses={200: _REHEARSED, 202: _STILL_ON_ITS_WAY, **documented(HTTPStatus.CONFLICT)},
 )
 async def create(
-    new: schemas.NewDeployment,
+    new: deployment_schemas.NewDeployment,
     parts: ChangingParts,
     response: Response,
     key: IdempotencyKey = None,
     wait: Wait = 0,
     anyway: Anyway = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
-) -> schemas.DeploymentBody | schemas.RehearsalBody:
+) -> deployment_schemas.DeploymentBody | plan_schemas.RehearsalBody:
     """Declare what should serve. Versions are pinned now; a later publish changes nothing until a redeploy."""
     async with once(parts, key, "create", new) as first:
         if first:
@@ -69,7 +69,7 @@ async def create(
     return await _answer(parts, created, response, wait)
 
 
-async def _create(parts: Parts, new: schemas.NewDeployment, *, store_anyway: bool) -> Deployment:
+async def _create(parts: Parts, new: deployment_schemas.NewDeployment, *, store_anyway: bool) -> Deployment:
     changes = Changes(_versions(new.versions), tuple(new.precisions), new.allow_unproven, new.changed())
     answer = await parts.deployments.create(
         DeploymentName(new.name), ModelName(new.model), new.version, changes=changes, store_anyway=store_anyway
@@ -95,7 +95,7 @@ async def list_all(
     state: Annotated[DeploymentState | None, Query(description="Only those in this state.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 1000,
     after: Annotated[str | None, Query(max_length=64, description="Begin behind this name.")] = None,
-) -> schemas.DeploymentList:
+) -> deployment_schemas.DeploymentList:
     """Show deployments with their state, by name."""
     view, found = parts.reconciler.view, []
     for it in await parts.deployments.list():
@@ -105,11 +105,11 @@ async def list_all(
         if state in (None, status.state):
             found.append((it, status))
     shown = [deployment_body(it, status) for it, status in found[:limit]]
-    return schemas.DeploymentList(deployments=shown, next=shown[-1].name if len(found) > limit else None)
+    return deployment_schemas.DeploymentList(deployments=shown, next=shown[-1].name if len(found) > limit else None)
 
 
 @router.get("/{name}", responses=documented(HTTPStatus.NOT_FOUND))
-async def get(name: Name, parts: UsedParts, response: Response) -> schemas.DeploymentBody:
+async def get(name: Name, parts: UsedParts, response: Response) -> deployment_schemas.DeploymentBody:
     """Show one deployment: its state on each server, with Triton's own reasons. Its ETag is its revision."""
     deployment = await _found(parts, name)
     response.headers["ETag"] = _etag(deployment)
@@ -117,15 +117,15 @@ async def get(name: Name, parts: UsedParts, response: Response) -> schemas.Deplo
 
 
 @router.get("/{name}/revisions", responses=documented(HTTPStatus.NOT_FOUND))
-async def revisions(name: Name, parts: UsedParts) -> schemas.RevisionList:
+async def revisions(name: Name, parts: UsedParts) -> deployment_schemas.RevisionList:
     """Show every revision that a rollback can return to, and the present one."""
     await _found(parts, name)
     kept = await parts.deployments.revisions(DeploymentName(name))
-    return schemas.RevisionList(revisions=[revision_body(it) for it in kept])
+    return deployment_schemas.RevisionList(revisions=[revision_body(it) for it in kept])
 
 
 @router.get("/{name}/explain", responses=documented(HTTPStatus.NOT_FOUND))
-async def explain(name: Name, parts: UsedParts) -> schemas.Explanation:
+async def explain(name: Name, parts: UsedParts) -> deployment_schemas.Explanation:
     """Tell in words why each replica is where it is, and why others are nowhere."""
     return explanation(await _found(parts, name), parts.reconciler.view)
 
@@ -139,7 +139,7 @@ _CHANGED = {
 @router.patch("/{name}", responses=_CHANGED)
 async def change(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
-    patch: schemas.DeploymentPatch,
+    patch: deployment_schemas.DeploymentPatch,
     parts: ChangingParts,
     response: Response,
     if_match: IfMatch = None,
@@ -147,7 +147,7 @@ async def change(  # noqa: PLR0913, PLR0917 - a parameter for each header and qu
     wait: Wait = 0,
     together: Together = False,  # noqa: FBT002
     anyway: Anyway = False,  # noqa: FBT002
-) -> schemas.DeploymentBody | schemas.RehearsalBody:
+) -> deployment_schemas.DeploymentBody | plan_schemas.RehearsalBody:
     """Change what a deployment asks for. What is left out stays; versions are pinned anew only where they are given."""
     versions = _versions(patch.versions)
     async with once(parts, key, f"change {name} {if_match}", patch) as first:
@@ -163,15 +163,15 @@ async def redeploy(  # noqa: PLR0913, PLR0917 - a parameter for each header and 
     name: Name,
     parts: ChangingParts,
     response: Response,
-    changes: schemas.Redeployment | None = None,
+    changes: deployment_schemas.Redeployment | None = None,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     wait: Wait = 0,
     together: Together = False,  # noqa: FBT002
     anyway: Anyway = False,  # noqa: FBT002
-) -> schemas.DeploymentBody | schemas.RehearsalBody:
+) -> deployment_schemas.DeploymentBody | plan_schemas.RehearsalBody:
     """Pin a deployment again, to the newest versions published by now. What serves goes on until the new is ready."""
-    body = changes or schemas.Redeployment()
+    body = changes or deployment_schemas.Redeployment()
     async with once(parts, key, f"redeploy {name} {if_match} {together}", body) as first:
         if first:
             given = (if_match, together, anyway)
@@ -184,13 +184,13 @@ async def redeploy(  # noqa: PLR0913, PLR0917 - a parameter for each header and 
 @router.post("/{name}/scale", responses=_CHANGED)
 async def scale(  # noqa: PLR0913, PLR0917 - a parameter for each header and query
     name: Name,
-    asked: schemas.Scale,
+    asked: deployment_schemas.Scale,
     parts: ChangingParts,
     response: Response,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     wait: Wait = 0,
-) -> schemas.DeploymentBody | schemas.RehearsalBody:
+) -> deployment_schemas.DeploymentBody | plan_schemas.RehearsalBody:
     """Have more or fewer replicas, or instances on each. Instances change in place, and no request fails for it."""
     async with once(parts, key, f"scale {name} {if_match}", asked) as first:
         if first:
@@ -201,7 +201,7 @@ async def scale(  # noqa: PLR0913, PLR0917 - a parameter for each header and que
     return await _answer(parts, made, response, wait)
 
 
-def _scaled(before: Deployment, asked: schemas.Scale) -> Needs:
+def _scaled(before: Deployment, asked: deployment_schemas.Scale) -> Needs:
     needs = before.needs
     if asked.replicas is not None:
         bounds = needs.replicas.get(ANY_POOL, Replicas())
@@ -218,18 +218,20 @@ async def rollback(  # noqa: PLR0913, PLR0917 - a parameter for each header and 
     name: Name,
     parts: ChangingParts,
     response: Response,
-    asked: schemas.Rollback | None = None,
+    asked: deployment_schemas.Rollback | None = None,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     wait: Wait = 0,
-) -> schemas.DeploymentBody | schemas.RehearsalBody:
+) -> deployment_schemas.DeploymentBody | plan_schemas.RehearsalBody:
     """Return to an earlier revision, everything as it was then, as the next revision."""
     async with once(parts, key, f"rollback {name} {if_match}", asked) as first:
         made = await (_rollback(parts, name, asked, if_match) if first else _replayed(parts, name, response))
     return await _answer(parts, made, response, wait)
 
 
-async def _rollback(parts: Parts, name: str, asked: schemas.Rollback | None, if_match: str | None) -> Deployment:
+async def _rollback(
+    parts: Parts, name: str, asked: deployment_schemas.Rollback | None, if_match: str | None
+) -> Deployment:
     revision = asked.revision if asked is not None else None
     answer = await parts.deployments.rollback(DeploymentName(name), revision, expected=_expected(if_match))
     match answer:
@@ -256,13 +258,16 @@ async def _rollback(parts: Parts, name: str, asked: schemas.Rollback | None, if_
     response_model=None,
     responses={
         200: _REHEARSED,
-        202: {"model": schemas.Released, "description": "Gone; servers still hold models that only it needed."},
+        202: {
+            "model": deployment_schemas.Released,
+            "description": "Gone; servers still hold models that only it needed.",
+        },
         **documented(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
     },
 )
 async def delete(
     name: Name, parts: ChangingParts, response: Response, if_match: IfMatch = None, wait: Wait = 0
-) -> schemas.Released | schemas.RehearsalBody | None:
+) -> deployment_schemas.Released | plan_schemas.RehearsalBody | None:
     """Have something serve no more. Models that another deployment needs stay; with `wait`, the others are gone."""
     answer = await parts.deployments.delete(DeploymentName(name), expected=_expected(if_match))
     match answer:
@@ -276,17 +281,17 @@ async def delete(
             still = await until_released(parts.reconciler, answer.released, wait) if wait else ()
             if still:
                 response.status_code = HTTPStatus.ACCEPTED
-                return schemas.Released(name=name, still_loaded=list(still))
+                return deployment_schemas.Released(name=name, still_loaded=list(still))
             return None
         case _:
             assert_never(answer)
 
 
-def _versions(given: list[schemas.VersionShare] | None) -> Versions | None:
+def _versions(given: list[deployment_schemas.VersionShare] | None) -> Versions | None:
     return None if given is None else tuple((it.version, it.share) for it in given)
 
 
-def _changes(before: Deployment, body: schemas.Redeployment, versions: Versions | None) -> Changes:
+def _changes(before: Deployment, body: deployment_schemas.Redeployment, versions: Versions | None) -> Changes:
     precisions = None if body.precisions is None else tuple(body.precisions)
     return Changes(versions, precisions, body.allow_unproven, body.changed(before.needs))
 
@@ -321,7 +326,7 @@ async def _replayed(parts: Parts, name: str, response: Response) -> Deployment:
 
 async def _answer(
     parts: Parts, deployment: Deployment, response: Response, wait: float
-) -> schemas.DeploymentBody | schemas.RehearsalBody:
+) -> deployment_schemas.DeploymentBody | plan_schemas.RehearsalBody:
     if parts.rehearsal is not None:
         return await _rehearsed(parts, parts.rehearsal, deployment, response)
     response.headers["Location"] = f"/v1/deployments/{deployment.name}"
@@ -336,12 +341,12 @@ async def _answer(
 
 async def _rehearsed(
     parts: Parts, rehearsal: RehearsedStore, deployment: Deployment | None, response: Response
-) -> schemas.RehearsalBody:
+) -> plan_schemas.RehearsalBody:
     """Answer a dry run: with what would be stored, and what the loop would do about it."""
     response.status_code = HTTPStatus.OK
     plan = await parts.reconciler.preview(await rehearsal.proposal())
     stored = revision_body(deployment) if deployment is not None else None
-    return schemas.RehearsalBody(deployment=stored, plan=plan_body(plan))
+    return plan_schemas.RehearsalBody(deployment=stored, plan=plan_body(plan))
 
 
 def _etag(deployment: Deployment) -> str:

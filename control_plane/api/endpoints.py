@@ -8,20 +8,20 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from control_plane.api import schemas
+from control_plane.api import bodies, deployment_schemas
 from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.views import endpoint_bodies
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 
-Model = Annotated[str, Query(pattern=schemas.MODEL_NAME, examples=["text_embedding"])]
+Model = Annotated[str, Query(pattern=bodies.MODEL_NAME, examples=["text_embedding"])]
 
 KEEP_ALIVE_S = 15.0
 """A comment is sent after so long without a change, so that a dead client or proxy is noticed."""
 
 
 @router.get("")
-async def list_all(model: Model, parts: UsedParts) -> schemas.EndpointList:
+async def list_all(model: Model, parts: UsedParts) -> deployment_schemas.EndpointList:
     """Show the servers that serve a model, each with the part of the traffic that it should get."""
     return await _endpoints(parts, model)
 
@@ -52,8 +52,8 @@ async def _stream(parts: Parts, model: str, keep_alive_s: float = KEEP_ALIVE_S) 
                 await parts.reconciler.pass_ended()
 
 
-async def _endpoints(parts: Parts, model: str) -> schemas.EndpointList:
+async def _endpoints(parts: Parts, model: str) -> deployment_schemas.EndpointList:
     view = parts.reconciler.view
     own = [it for it in await parts.deployments.list() if it.model == model]
     found = [endpoint for deployment in own for endpoint in view.endpoints_of(deployment)]
-    return schemas.EndpointList(model=model, endpoints=endpoint_bodies(found))
+    return deployment_schemas.EndpointList(model=model, endpoints=endpoint_bodies(found))

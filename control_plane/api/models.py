@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from control_plane.api import schemas
+from control_plane.api import bodies, schemas
 from control_plane.api.parts import UsedParts
 from control_plane.api.problems import documented, not_found
 from control_plane.api.views import model_body
@@ -14,7 +14,7 @@ from control_plane.state import ModelName
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
-Name = Annotated[str, Path(pattern=schemas.MODEL_NAME, examples=["text_embedding"])]
+Name = Annotated[str, Path(pattern=bodies.MODEL_NAME, examples=["text_embedding"])]
 
 
 @router.get("")

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
-from control_plane.api import schemas
+from control_plane.api import operation_schemas
 from control_plane.api.endpoints import KEEP_ALIVE_S
 from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
@@ -29,7 +29,7 @@ async def list_all(
     server: Annotated[str, Query(max_length=128, description="Only those with a step on this server.")] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
-) -> schemas.OperationList:
+) -> operation_schemas.OperationList:
     """Show operations, the newest first."""
     cursor = Cursor.parse(before) if before is not None else None
     if before is not None and cursor is None:
@@ -44,7 +44,7 @@ async def list_all(
     )
     page = found[:limit]
     more = str(Cursor.after(page[-1])) if len(found) > limit else None
-    return schemas.OperationList(operations=[operation_body(it) for it in page], next=more)
+    return operation_schemas.OperationList(operations=[operation_body(it) for it in page], next=more)
 
 
 @router.get(
@@ -62,13 +62,13 @@ async def events(
 
 
 @router.get("/{operation}", responses=documented(HTTPStatus.NOT_FOUND))
-async def get(operation: Id, parts: UsedParts) -> schemas.OperationBody:
+async def get(operation: Id, parts: UsedParts) -> operation_schemas.OperationBody:
     """Show one operation with all its steps."""
     return operation_body(await _found(parts, operation))
 
 
 @router.post("/{operation}/cancel", responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
-async def cancel(operation: Id, parts: UsedParts) -> schemas.OperationBody:
+async def cancel(operation: Id, parts: UsedParts) -> operation_schemas.OperationBody:
     """Begin nothing more of an operation. What runs ends first, and what is declared stays declared.
 
     So steps that its deployment still needs are taken up again by its next change, or undone by a rollback.

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from control_plane.api.schemas import Body
+from control_plane.api.bodies import Body
 
 
 class SliceBody(Body):

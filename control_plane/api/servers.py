@@ -5,7 +5,7 @@ from typing import Annotated, assert_never
 
 from fastapi import APIRouter, Path, Response
 
-from control_plane.api import schemas
+from control_plane.api import bodies, plan_schemas, server_schemas
 from control_plane.api.parts import DryRun, Parts, UsedParts
 from control_plane.api.problems import Problem, documented, not_found
 from control_plane.api.views import plan_body, server_body, server_list
@@ -26,17 +26,17 @@ from control_plane.state import (
 router = APIRouter(prefix="/v1/servers", tags=["servers"])
 
 Id = Annotated[str, Path(min_length=1, max_length=128, examples=["triton-0"])]
-Model = Annotated[str, Path(pattern=schemas.MODEL_NAME, examples=["text_embedding"])]
+Model = Annotated[str, Path(pattern=bodies.MODEL_NAME, examples=["text_embedding"])]
 
 
 @router.get("")
-async def list_all(parts: UsedParts) -> schemas.ServerList:
+async def list_all(parts: UsedParts) -> server_schemas.ServerList:
     """Show every server with what it holds."""
     return server_list(parts.reconciler.view, parts.fleet.problems())
 
 
 @router.post("", status_code=HTTPStatus.CREATED, responses=documented(HTTPStatus.CONFLICT))
-async def register(new: schemas.NewServer, parts: UsedParts, response: Response) -> schemas.ServerBody:
+async def register(new: server_schemas.NewServer, parts: UsedParts, response: Response) -> server_schemas.ServerBody:
     """Have a server commanded. An earlier registration of the same id is replaced."""
     server = _server(new)
     if not await parts.fleet.register(server):
@@ -48,7 +48,7 @@ async def register(new: schemas.NewServer, parts: UsedParts, response: Response)
 
 
 @router.get("/{server_id}", responses=documented(HTTPStatus.NOT_FOUND))
-async def get(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
+async def get(server_id: Id, parts: UsedParts) -> server_schemas.ServerBody:
     """Show one server."""
     return server_body(_seen(parts, server_id), parts.reconciler.view)
 
@@ -70,18 +70,18 @@ async def unregister(server_id: Id, parts: UsedParts) -> None:
 async def drain(
     server_id: Id,
     parts: UsedParts,
-    body: schemas.DrainBody | None = None,
+    body: server_schemas.DrainBody | None = None,
     dry_run: DryRun = False,  # noqa: FBT002 - FastAPI's way to write a query parameter
-) -> schemas.ServerBody | schemas.RehearsalBody:
+) -> server_schemas.ServerBody | plan_schemas.RehearsalBody:
     """Have a server hold nothing: its replicas are placed elsewhere, clients sent there, then it is emptied.
 
     With `dry_run` the answer is the plan that this would come to.
     """
     seen = _seen(parts, server_id)
-    mark = Mark(ServerId(server_id), (body or schemas.DrainBody()).reason, parts.now())
+    mark = Mark(ServerId(server_id), (body or server_schemas.DrainBody()).reason, parts.now())
     if dry_run:
         plan = await parts.reconciler.preview(Proposal(drained=mark))
-        return schemas.RehearsalBody(deployment=None, plan=plan_body(plan))
+        return plan_schemas.RehearsalBody(deployment=None, plan=plan_body(plan))
     await parts.store.mark(mark)
     await parts.journal.begin(OperationKind.DRAIN, server=ServerId(server_id))
     parts.reconciler.wake()
@@ -89,7 +89,7 @@ async def drain(
 
 
 @router.post("/{server_id}/resume", responses=documented(HTTPStatus.NOT_FOUND))
-async def resume(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
+async def resume(server_id: Id, parts: UsedParts) -> server_schemas.ServerBody:
     """End a drain, or let a server back in that was taken out."""
     seen = _seen(parts, server_id)
     await parts.store.unmark(ServerId(server_id))
@@ -98,7 +98,7 @@ async def resume(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
 
 
 @router.post("/{server_id}/restart", responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
-async def restart(server_id: Id, parts: UsedParts) -> schemas.ServerBody:
+async def restart(server_id: Id, parts: UsedParts) -> server_schemas.ServerBody:
     """Kill a server's process and start it again, once nothing else will do. Drain it first where it serves."""
     seen = _seen(parts, server_id)
     if not await parts.fleet.restart(ServerId(server_id), "An operator asked for a restart."):
@@ -152,7 +152,7 @@ def _whence(parts: Parts, server_id: str) -> tuple[str, str]:
             assert_never(source)
 
 
-def _server(new: schemas.NewServer) -> Server:
+def _server(new: server_schemas.NewServer) -> Server:
     devices = tuple(Device(**device.model_dump()) for device in new.devices)
     return Server(
         ServerId(new.id),

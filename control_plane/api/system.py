@@ -5,7 +5,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from control_plane.api import schemas
+from control_plane.api import plan_schemas, schemas
 from control_plane.api.parts import Parts, UsedParts
 from control_plane.api.views import conditions, plan_body
 
@@ -33,7 +33,7 @@ async def health(parts: UsedParts, response: Response) -> schemas.Health:
 
 
 @router.get("/v1/plan")
-async def plan(parts: UsedParts) -> schemas.PlanBody:
+async def plan(parts: UsedParts) -> plan_schemas.PlanBody:
     """Look at every server now and show what the loop would do, each step with its reason. Touches nothing."""
     return plan_body(await parts.reconciler.preview())
 

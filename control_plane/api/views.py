@@ -7,7 +7,7 @@ from typing import assert_never
 
 from builders.model_config import ModelConfig
 from control_plane.actions import Load, Restart, Unload
-from control_plane.api import schemas
+from control_plane.api import deployment_schemas, operation_schemas, plan_schemas, schemas, server_schemas
 from control_plane.api.wanted_schemas import wanted_body
 from control_plane.operations import Operation, Step
 from control_plane.planning import (
@@ -25,20 +25,20 @@ from control_plane.reconciler import View
 from control_plane.state import Deployment, ObservedModel, ObservedServer, Pin, PublishedModel, ServerCondition
 
 
-def deployment_body(deployment: Deployment, status: DeploymentStatus) -> schemas.DeploymentBody:
+def deployment_body(deployment: Deployment, status: DeploymentStatus) -> deployment_schemas.DeploymentBody:
     """Show a deployment with where it stands."""
-    return schemas.DeploymentBody(**dict(revision_body(deployment)), status=_status_body(status))
+    return deployment_schemas.DeploymentBody(**dict(revision_body(deployment)), status=_status_body(status))
 
 
-def revision_body(deployment: Deployment) -> schemas.RevisionBody:
+def revision_body(deployment: Deployment) -> deployment_schemas.RevisionBody:
     """Show a deployment as it was written."""
-    return schemas.RevisionBody(
+    return deployment_schemas.RevisionBody(
         name=deployment.name,
         model=deployment.model,
         version=deployment.version,
         pins=_pins(deployment.pins),
         others=[
-            schemas.TrackBody(version=track.version, share=track.share, pins=_pins(track.pins))
+            deployment_schemas.TrackBody(version=track.version, share=track.share, pins=_pins(track.pins))
             for track in deployment.others
         ],
         precisions=list(deployment.precisions),
@@ -50,14 +50,14 @@ def revision_body(deployment: Deployment) -> schemas.RevisionBody:
     )
 
 
-def _pins(pins: Iterable[Pin]) -> list[schemas.PinBody]:
-    return [schemas.PinBody(model=pin.model, version=pin.version) for pin in pins]
+def _pins(pins: Iterable[Pin]) -> list[deployment_schemas.PinBody]:
+    return [deployment_schemas.PinBody(model=pin.model, version=pin.version) for pin in pins]
 
 
-def endpoint_bodies(endpoints: Iterable[Endpoint]) -> list[schemas.EndpointBody]:
+def endpoint_bodies(endpoints: Iterable[Endpoint]) -> list[deployment_schemas.EndpointBody]:
     """Show where clients are to go."""
     return [
-        schemas.EndpointBody(
+        deployment_schemas.EndpointBody(
             server=it.server,
             http=it.addresses.http,
             grpc=it.addresses.grpc,
@@ -69,21 +69,21 @@ def endpoint_bodies(endpoints: Iterable[Endpoint]) -> list[schemas.EndpointBody]
     ]
 
 
-def operation_body(operation: Operation) -> schemas.OperationBody:
+def operation_body(operation: Operation) -> operation_schemas.OperationBody:
     """Show an operation with its steps."""
     fields = {it.name for it in dataclass_fields(Operation)} - {"steps"}
     of_step = [it.name for it in dataclass_fields(Step)]
-    steps = [schemas.StepBody(**{name: getattr(step, name) for name in of_step}) for step in operation.steps]
-    return schemas.OperationBody(**{name: getattr(operation, name) for name in fields}, steps=steps)
+    steps = [operation_schemas.StepBody(**{name: getattr(step, name) for name in of_step}) for step in operation.steps]
+    return operation_schemas.OperationBody(**{name: getattr(operation, name) for name in fields}, steps=steps)
 
 
-def explanation(deployment: Deployment, view: View) -> schemas.Explanation:
+def explanation(deployment: Deployment, view: View) -> deployment_schemas.Explanation:
     """Tell in words why each replica of a deployment is where it is, or why it is nowhere."""
     status = view.status_of(deployment)
     states = {server.server: server for server in status.servers}
     tracks = deployment.tracks
     replicas = [
-        schemas.ReplicaExplained(
+        deployment_schemas.ReplicaExplained(
             server=it.server,
             version=tracks[it.track].pinned,
             why_here=it.reason,
@@ -103,7 +103,7 @@ def explanation(deployment: Deployment, view: View) -> schemas.Explanation:
     serving = sum(it.state is DeploymentState.SERVING for it in replicas)
     wanted = wanted_replicas(deployment)
     asked = "one on every server" if wanted is None else f"{wanted} asked for"
-    return schemas.Explanation(
+    return deployment_schemas.Explanation(
         deployment=deployment.name,
         summary=f"{status.state.value}: {serving} of {len(replicas)} replicas serve ({asked}).",
         replicas=replicas,
@@ -112,12 +112,12 @@ def explanation(deployment: Deployment, view: View) -> schemas.Explanation:
     )
 
 
-def server_body(seen: ObservedServer, view: View | None = None) -> schemas.ServerBody:
+def server_body(seen: ObservedServer, view: View | None = None) -> server_schemas.ServerBody:
     """Show a server. Its admin key is never shown."""
     server, where = seen.server, seen.server.endpoints
     rows = sorted(seen.models, key=lambda row: (row.name, row.version))
     kept = quarantined(view.records.values()) if view is not None else {}
-    return schemas.ServerBody(
+    return server_schemas.ServerBody(
         id=server.id,
         source=server.source,
         condition=seen.condition,
@@ -125,30 +125,32 @@ def server_body(seen: ObservedServer, view: View | None = None) -> schemas.Serve
         since=seen.since,
         pool=server.pool,
         labels=dict(sorted(server.labels.items())),
-        devices=[schemas.DeviceBody(**asdict(device)) for device in server.devices],
+        devices=[server_schemas.DeviceBody(**asdict(device)) for device in server.devices],
         memory_bytes=server.memory_bytes,
         memory_used_bytes=seen.memory_used_bytes,
         memory_missing_bytes=seen.memory_missing_bytes,
         backends=sorted(seen.backends),
         lacks=sorted(seen.lacks),
         triton_version=seen.triton_version,
-        endpoints=schemas.EndpointsBody(http=where.http, grpc=where.grpc, metrics=where.metrics),
+        endpoints=server_schemas.EndpointsBody(http=where.http, grpc=where.grpc, metrics=where.metrics),
         models=[_row_body(row, view.broken.get((server.id, row.name)) if view is not None else None) for row in rows],
         quarantined={model: why for (place, model), why in sorted(kept.items()) if place == server.id},
     )
 
 
-def _row_body(row: ObservedModel, broken: Broken | None) -> schemas.ModelRow:
+def _row_body(row: ObservedModel, broken: Broken | None) -> server_schemas.ModelRow:
     reason = row.reason
     if broken is not None and broken.version == row.version:
         reason = f"answers READY and serves nobody: {broken.reason}"
-    return schemas.ModelRow(name=row.name, version=row.version, state=row.state, reason=reason, instances=row.instances)
+    return server_schemas.ModelRow(
+        name=row.name, version=row.version, state=row.state, reason=reason, instances=row.instances
+    )
 
 
-def server_list(view: View, problems: Iterable[str]) -> schemas.ServerList:
+def server_list(view: View, problems: Iterable[str]) -> server_schemas.ServerList:
     """Show every server, and what is wrong with how they are found."""
     servers = [server_body(seen, view) for seen in sorted(view.observed, key=lambda seen: seen.server.id)]
-    return schemas.ServerList(observed_at=view.started_at, servers=servers, problems=list(problems))
+    return server_schemas.ServerList(observed_at=view.started_at, servers=servers, problems=list(problems))
 
 
 def model_body(package: PublishedModel, view: View, deployments: Sequence[Deployment]) -> schemas.ModelBody:
@@ -182,16 +184,16 @@ def model_body(package: PublishedModel, view: View, deployments: Sequence[Deploy
     )
 
 
-def plan_body(plan: Plan) -> schemas.PlanBody:
+def plan_body(plan: Plan) -> plan_schemas.PlanBody:
     """Show a plan."""
-    return schemas.PlanBody(
+    return plan_schemas.PlanBody(
         actions=[_action_body(step) for step in plan.steps],
-        waiting=[schemas.WaitingBody(server=it.server, model=it.model, reason=it.reason) for it in plan.waiting],
+        waiting=[plan_schemas.WaitingBody(server=it.server, model=it.model, reason=it.reason) for it in plan.waiting],
         infeasible=[
-            schemas.InfeasibleBody(deployment=it.deployment, reasons=list(it.reasons)) for it in plan.infeasible
+            plan_schemas.InfeasibleBody(deployment=it.deployment, reasons=list(it.reasons)) for it in plan.infeasible
         ],
         placement=[
-            schemas.AssignmentBody(server=it.server, deployment=it.deployment, reason=it.reason)
+            plan_schemas.AssignmentBody(server=it.server, deployment=it.deployment, reason=it.reason)
             for it in plan.placement.assignments
         ],
     )
@@ -202,14 +204,14 @@ def conditions(view: View) -> dict[ServerCondition, int]:
     return {condition: sum(seen.condition is condition for seen in view.observed) for condition in ServerCondition}
 
 
-def _status_body(status: DeploymentStatus) -> schemas.DeploymentStatusBody:
+def _status_body(status: DeploymentStatus) -> deployment_schemas.DeploymentStatusBody:
     servers = [
-        schemas.DeploymentOnServer(
+        deployment_schemas.DeploymentOnServer(
             server=server.server,
             state=server.state,
             reason=server.reason,
             models=[
-                schemas.ModelOnServer(
+                deployment_schemas.ModelOnServer(
                     model=model.pin.model,
                     version=model.pin.version,
                     state=model.state,
@@ -221,7 +223,7 @@ def _status_body(status: DeploymentStatus) -> schemas.DeploymentStatusBody:
         )
         for server in status.servers
     ]
-    return schemas.DeploymentStatusBody(state=status.state, reasons=list(status.reasons), servers=servers)
+    return deployment_schemas.DeploymentStatusBody(state=status.state, reasons=list(status.reasons), servers=servers)
 
 
 def _serving(choice: TargetOnServer | None, version: int) -> str:
@@ -235,11 +237,11 @@ def _tensors(config: ModelConfig | None, *, inputs: bool) -> list[schemas.Tensor
     return [schemas.TensorBody(name=it.name, data_type=it.data_type, dims=list(it.dims)) for it in tensors]
 
 
-def _action_body(step: PlannedAction) -> schemas.ActionBody:
+def _action_body(step: PlannedAction) -> plan_schemas.ActionBody:
     action, version, target = step.action, None, ""
     if isinstance(action, Load):
         version, target = action.version, action.setting(action.model).target
-    return schemas.ActionBody(
+    return plan_schemas.ActionBody(
         kind=_kind(step),
         server=action.server,
         model=action.model,
@@ -250,7 +252,7 @@ def _action_body(step: PlannedAction) -> schemas.ActionBody:
     )
 
 
-def _kind(step: PlannedAction) -> schemas.ActionKind:
+def _kind(step: PlannedAction) -> plan_schemas.ActionKind:
     match step.action:
         case Load():
             return step.kind
