@@ -191,7 +191,7 @@ class Reconciler:
         if self._world.slicer is not None:
             await self._world.slicer.settle(deployments, self.view.by_id, self.view.plan.placement)
         view = await self._look(deployments)
-        self._observer.weigh(view.observed, view.records, busy | self._busy.keys())
+        self._observer.scales.weigh(view.observed, view.records, busy | self._busy.keys())
         statuses = {it.name: (it, view.status_of(it)) for it in deployments}
         await self._world.journal.planned(view.plan)
         await self._world.journal.settle(view.plan, statuses, view.by_id, known)
@@ -237,7 +237,7 @@ class Reconciler:
             dict(self.prober.found),
             before.leaving,
             {server: why for server, why in self._hung.items() if server in ours},
-            {server: why for server, why in self._observer.leaking.items() if server in ours},
+            {server: why for server, why in self._observer.scales.leaking.items() if server in ours},
             self._unsliced(deployments),
         )
         plan = plan_lifecycle(deployments, published, observed, situation)
