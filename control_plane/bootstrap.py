@@ -5,14 +5,15 @@ What is begun is ended in reverse order, however the end comes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, Self
 
 from fastapi import FastAPI
 
 from control_plane.adapters.agent_node import AgentNode
+from control_plane.adapters.agent_placer import AgentPlacer, RoutedPlacer
 from control_plane.adapters.dns import SystemResolver
 from control_plane.adapters.local_fleet import LocalFleet
 from control_plane.adapters.operation_store import SqlOperationStore
@@ -22,7 +23,7 @@ from control_plane.adapters.server_repository import ServerRepository
 from control_plane.adapters.servers_file import ServersFile
 from control_plane.adapters.signatures import SignatureCheck, open_signature_check
 from control_plane.adapters.simulated_host import SimulatedHost
-from control_plane.adapters.slice_fleet import SliceFleet
+from control_plane.adapters.slice_fleet import SliceFleet, agent_location
 from control_plane.adapters.slice_store import SqlSliceStore
 from control_plane.adapters.store import SqlStore
 from control_plane.adapters.transactions import Transactions, open_transactions
@@ -43,7 +44,7 @@ from control_plane.metrics import Metrics
 from control_plane.mig.products import gpu_counts
 from control_plane.node import LocalNode, NodePlan
 from control_plane.nodes import GpuNode
-from control_plane.ports import Catalogue, Fleet
+from control_plane.ports import Catalogue, Fleet, VersionPlacer
 from control_plane.reconciler import Reconciler, Timing, World
 from control_plane.settings import ENV_PREFIX, Settings
 from control_plane.slicer import Slicer, SlicerParts, SliceServers
@@ -105,7 +106,8 @@ async def running_control_plane(settings: Settings) -> AsyncIterator[RunningCont
         fleet = await stack.enter_async_context(EmbeddedFleet(_specs(settings)))
         nodes = await stack.enter_async_context(_nodes(settings))
         started = SliceFleet(nodes) if nodes else LocalFleet(fleet.servers())
-        stores = _Stores.of(transactions, nodes, started)
+        placer = stack.enter_context(_placer(settings))
+        stores = replace(_Stores.of(transactions, nodes, started), placer=placer)
         whole = await open_fleet(started, stores.deployments)
         control = await stack.enter_async_context(_run_loop(settings, whole, stores, signatures))
         api = await stack.enter_async_context(answer(control.app, listener))
@@ -138,13 +140,14 @@ async def until_one_ends(*tasks: asyncio.Task[None]) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """All that is kept in the state file, and the nodes with what their servers are told to."""
+    """All that is kept in the state file, the nodes with what their servers are told to, and what copies versions."""
 
     deployments: SqlStore
     operations: SqlOperationStore
     slices: SqlSliceStore
     nodes: tuple[GpuNode, ...] = ()
     servers: SliceServers | None = None
+    placer: VersionPlacer = field(default_factory=ServerRepository)
 
     @classmethod
     def of(cls, transactions: Transactions, nodes: tuple[GpuNode, ...] = (), started: Fleet | None = None) -> Self:
@@ -185,7 +188,7 @@ async def _run_loop(
     journal = Journal(operations, timing.now)
     journal.listen(metrics.operation)
     await journal.recover()
-    distribution = Distribution(settings.model_repository, ServerRepository(timing.now), timing.now)
+    distribution = Distribution(settings.model_repository, stores.placer, timing.now)
     slicer = _slicer(settings, stores, catalogue, fleet, timing) if stores.nodes else None
     world = World(store, catalogue, fleet, triton, journal, distribution, slicer)
     reconciler = Reconciler(world, Executor(triton, catalogue, fleet, distribution), metrics, timing)
@@ -256,6 +259,21 @@ async def _found_servers(settings: Settings, fleet: RegisteredFleet, metrics: Me
         finally:
             looking.cancel()
             await asyncio.wait({looking})
+
+
+@contextmanager
+def _placer(settings: Settings) -> Iterator[VersionPlacer]:
+    """Yield what copies versions: on this machine, and to agents that take them."""
+    here = ServerRepository()
+    if not settings.agent_urls:
+        yield here
+        return
+    context = client_context(settings.agent_files())
+    with ExitStack() as stack:
+        agents: dict[str, VersionPlacer] = {}
+        for name, url in settings.agent_urls.items():
+            agents[agent_location(name)] = stack.enter_context(closing(AgentPlacer(name, url, context)))
+        yield RoutedPlacer(here, agents)
 
 
 def _slicer(

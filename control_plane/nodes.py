@@ -26,7 +26,8 @@ class NodeView:
     """What a node has: its GPUs, and the servers that run on their slices.
 
     `pattern` is the server that it would start on a slice, without ports. `simulated` are GPUs that run nothing: the
-    servers on their slices run on the CPU. `triton_version` is that of the servers which it starts.
+    servers on their slices run on the CPU. `triton_version` is that of the servers which it starts. One that
+    `takes_versions` has a folder of its own, which versions are copied to.
     """
 
     gpus: tuple[HostGpu, ...]
@@ -35,6 +36,7 @@ class NodeView:
     zone: str = ""
     simulated: bool = False
     triton_version: str = ""
+    takes_versions: bool = False
 
 
 class GpuNode(Protocol):

@@ -8,15 +8,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from control_plane import errors
-from control_plane.errors import ControlPlaneError, RetryableError
+from control_plane.errors import ControlPlaneError, NoSpaceError, RetryableError
 from control_plane.mig import Placement
 from control_plane.mig import host as gpu_errors
 from control_plane.nodes import NodeSlice, NodeView
+from control_plane.planning.retention import Installed
 from control_plane.slicing import GpuId, Seat
-from control_plane.state import Server, ServerId
+from control_plane.state import ModelName, Pin, Server, ServerId
 
 VIEWS = TypeAdapter(NodeView)
 SERVERS = TypeAdapter(Server)
+INSTALLED = TypeAdapter(tuple[Installed, ...])
 
 
 class AgentError(RetryableError):
@@ -42,6 +44,34 @@ class SliceBody(BaseModel):
         return cls(gpu=wanted.seat.gpu, start=wanted.seat.placement.start, profile=wanted.seat.placement.profile)
 
 
+class PinBody(BaseModel):
+    """A version."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    version: int
+
+    @property
+    def pin(self) -> Pin:
+        """Return it."""
+        return Pin(ModelName(self.model), self.version)
+
+
+class NeededBody(BaseModel):
+    """Versions that are needed now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pins: list[PinBody]
+
+
+class HeldBody(PinBody):
+    """A version with the digest of each of its files, by their path in the package."""
+
+    files: dict[str, str]
+
+
 class RestartBody(BaseModel):
     """Why a server is started again."""
 
@@ -55,6 +85,7 @@ class ErrorBody(BaseModel):
 
     error: str
     detail: str
+    bytes_short: int = 0
 
 
 def _named() -> dict[str, type[ControlPlaneError]]:
@@ -68,7 +99,8 @@ _NAMED = _named()
 def told(error: ControlPlaneError) -> ErrorBody:
     """Return an error as it is sent: under the name of the nearest class that the other side knows."""
     name = next(it.__name__ for it in type(error).__mro__ if it.__name__ in _NAMED)
-    return ErrorBody(error=name, detail=str(error))
+    short = error.bytes_short if isinstance(error, NoSpaceError) else 0
+    return ErrorBody(error=name, detail=str(error), bytes_short=short)
 
 
 def heard(body: Any, where: str) -> ControlPlaneError:  # noqa: ANN401 - whatever the other side sent
@@ -77,4 +109,6 @@ def heard(body: Any, where: str) -> ControlPlaneError:  # noqa: ANN401 - whateve
         said = ErrorBody.model_validate(body)
     except ValueError:
         return AgentError(f"{where} answered with something else than its API: is it a Tritonfleet agent?")
+    if said.error == NoSpaceError.__name__:
+        return NoSpaceError(said.detail, bytes_short=said.bytes_short)
     return _NAMED.get(said.error, AgentError)(said.detail)

@@ -13,6 +13,12 @@ from control_plane.slicing.demand import POOL
 from control_plane.slicing.records import SliceRecord
 from control_plane.state import Device, Endpoints, Server, ServerId, Source
 
+
+def agent_location(node: str) -> str:
+    """Return what stands for the folder of a node that takes versions, where servers say their repository location."""
+    return f"agent:{node}"
+
+
 _NOWHERE = Endpoints("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1")
 """Where a server listens that is not started yet: nobody answers on port 1."""
 
@@ -127,5 +133,6 @@ class SliceFleet:
             memory_bytes=memory,
             pool=POOL,
             reserved_for=record.deployment,
+            repository=agent_location(record.node) if view.takes_versions else "",
             source=Source.EMBEDDED,
         )

@@ -31,6 +31,10 @@ def agent(
     runtime: Annotated[
         Path, typer.Option(help="Folder of what runs; the next agent of it adopts the tritonservers that run on.")
     ] = Path(".tritonfleet/agent"),
+    copies: Annotated[
+        bool,
+        typer.Option("--copies", help="The control plane copies versions into --model-repository, checked by digest."),
+    ] = False,
     zone: Annotated[str, typer.Option(help="What it fails together with, for spreading replicas.")] = "",
     simulate: Annotated[
         str | None,
@@ -57,6 +61,7 @@ def agent(
     from control_plane.embedded import Ownership  # noqa: PLC0415
     from control_plane.node import LocalNode, NodePlan  # noqa: PLC0415
     from control_plane.node.agent import running_agent  # noqa: PLC0415
+    from control_plane.node.versions import NodeVersions  # noqa: PLC0415
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
@@ -69,7 +74,8 @@ def agent(
     counts = _counts(simulate) if simulate is not None else None
     runtime.mkdir(parents=True, exist_ok=True)
     machine = SimulatedHost(counts, runtime / "gpus.json") if counts is not None else NvmlHost()
-    plan = NodePlan(called, repository, runtime / "slices", Ownership.ADOPTABLE, zone, simulated=counts is not None)
+    versions = NodeVersions(repository, runtime / "incoming") if copies else None
+    plan = NodePlan(called, repository, runtime / "slices", Ownership.ADOPTABLE, zone, counts is not None, copies)
 
     async def let_go() -> None:
         async with LocalNode(machine, plan) as node:
@@ -79,7 +85,7 @@ def agent(
     async def run() -> None:
         async with (
             LocalNode(machine, plan) as node,
-            running_agent(node, (host, port), TlsFiles(authority, certificate, key)) as running,
+            running_agent(node, (host, port), TlsFiles(authority, certificate, key), versions) as running,
         ):
             output.show(f"agent {called}: {running.url}")
             output.show(f"for the control plane: tritonfleet serve --agent {called}={running.url}")

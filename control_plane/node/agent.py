@@ -5,6 +5,7 @@ it is told which slices to cut, with which server on each, and tells what is the
 """
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,9 +14,19 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from control_plane.adapters.agent_wire import SERVERS, VIEWS, RestartBody, SliceBody, told
+from control_plane.adapters.agent_wire import (
+    INSTALLED,
+    SERVERS,
+    VIEWS,
+    HeldBody,
+    NeededBody,
+    RestartBody,
+    SliceBody,
+    told,
+)
 from control_plane.answering import answer, listen, url_of
 from control_plane.errors import ControlPlaneError, RetryableError
+from control_plane.node.versions import NodeVersions, pin_of
 from control_plane.nodes import GpuNode
 from control_plane.state import ServerId
 from control_plane.tls import TlsFiles, server_context
@@ -29,8 +40,8 @@ class RunningAgent:
     task: asyncio.Task[None]
 
 
-def create_agent_app(node: GpuNode) -> FastAPI:
-    """Return the API over a node."""
+def create_agent_app(node: GpuNode, versions: NodeVersions | None = None) -> FastAPI:
+    """Return the API over a node, and over the versions in its folder where those are put there from elsewhere."""
     app = FastAPI(title="Tritonfleet agent", openapi_url=None)
 
     @app.exception_handler(ControlPlaneError)
@@ -55,14 +66,46 @@ def create_agent_app(node: GpuNode) -> FastAPI:
     async def restart(server: str, body: RestartBody) -> bool:
         return await node.restart(ServerId(server), body.reason)
 
+    if versions is not None:
+        _add_versions(app, versions)
     return app
 
 
+def _add_versions(app: FastAPI, versions: NodeVersions) -> None:
+    @app.get("/v1/versions")
+    async def installed() -> Response:
+        found = await asyncio.to_thread(versions.installed)
+        return Response(INSTALLED.dump_json(found), media_type="application/json")
+
+    @app.post("/v1/versions/held")
+    async def held(body: HeldBody) -> bool:
+        return await asyncio.to_thread(versions.holds, body.pin, body.files)
+
+    @app.post("/v1/versions/needed")
+    async def needed(body: NeededBody) -> bool:
+        await asyncio.to_thread(versions.note_needed, [it.pin for it in body.pins])
+        return True
+
+    @app.put("/v1/versions/{model}/{version}")
+    async def receive(model: str, version: int, request: Request) -> int:
+        with tempfile.TemporaryFile() as packed:
+            async for chunk in request.stream():
+                await asyncio.to_thread(packed.write, chunk)
+            packed.seek(0)
+            return await asyncio.to_thread(versions.receive, pin_of(model, version), packed)
+
+    @app.delete("/v1/versions/{model}/{version}")
+    async def remove(model: str, version: int) -> bool:
+        return await asyncio.to_thread(versions.remove, pin_of(model, version))
+
+
 @asynccontextmanager
-async def running_agent(node: GpuNode, address: tuple[str, int], files: TlsFiles) -> AsyncIterator[RunningAgent]:
+async def running_agent(
+    node: GpuNode, address: tuple[str, int], files: TlsFiles, versions: NodeVersions | None = None
+) -> AsyncIterator[RunningAgent]:
     """Answer over mutual TLS at an address; port 0 takes a free one. Raises SettingsError, PortTakenError."""
     host, port = address
     context = server_context(files)
     with listen(host, port, "--port") as listener:
-        async with answer(create_agent_app(node), listener, context) as task:
+        async with answer(create_agent_app(node, versions), listener, context) as task:
             yield RunningAgent(url_of("https", host, listener), task)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 class NodePlan:
     """How a node runs its servers. ADOPTABLE ones outlive it, and are adopted by the next one of its `runtime` folder.
 
-    `simulated` says that its GPUs run nothing.
+    `simulated` says that its GPUs run nothing; `takes_versions` that a control plane copies what it needs there.
     """
 
     name: str
@@ -46,6 +46,7 @@ class NodePlan:
     ownership: Ownership = Ownership.BOUND
     zone: str = ""
     simulated: bool = False
+    takes_versions: bool = False
     supervision: Supervision | None = None
 
 
@@ -90,7 +91,15 @@ class LocalNode:
         gpus = await asyncio.to_thread(self._host.gpus)
         devices = {it.uuid for gpu in gpus for it in gpu.instances}
         servers = {server: it.server for server, it in sorted(self._servers.items()) if _device_of(it.spec) in devices}
-        return NodeView(gpus, self._pattern(), servers, self._plan.zone, self._plan.simulated, TRITON_VERSION)
+        return NodeView(
+            gpus,
+            self._pattern(),
+            servers,
+            self._plan.zone,
+            self._plan.simulated,
+            TRITON_VERSION,
+            self._plan.takes_versions,
+        )
 
     async def create(self, wanted: NodeSlice) -> Server:
         """Cut a slice and run a server on it; see the port."""
