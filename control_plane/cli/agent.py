@@ -35,6 +35,13 @@ def agent(
         bool,
         typer.Option("--copies", help="The control plane copies versions into --model-repository, checked by digest."),
     ] = False,
+    serve_on: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address that its tritonservers listen on. They have no TLS: mind who reaches it.",
+        ),
+    ] = "127.0.0.1",
     zone: Annotated[str, typer.Option(help="What it fails together with, for spreading replicas.")] = "",
     simulate: Annotated[
         str | None,
@@ -75,7 +82,9 @@ def agent(
     runtime.mkdir(parents=True, exist_ok=True)
     machine = SimulatedHost(counts, runtime / "gpus.json") if counts is not None else NvmlHost()
     versions = NodeVersions(repository, runtime / "incoming") if copies else None
-    plan = NodePlan(called, repository, runtime / "slices", Ownership.ADOPTABLE, zone, counts is not None, copies)
+    plan = NodePlan(
+        called, repository, runtime / "slices", Ownership.ADOPTABLE, zone, counts is not None, copies, serve_on
+    )
 
     async def let_go() -> None:
         async with LocalNode(machine, plan) as node:

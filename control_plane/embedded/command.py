@@ -1,7 +1,7 @@
 """The command line and the environment of an embedded tritonserver. Pure; `launch` runs what is built here.
 
-Loopback addresses only, explicit model control, the repository and its like behind a key, shared memory with them: the
-Triton of the `nvidia-pytriton` wheel is release 24.10, which predates security fixes, so nothing else may reach it.
+Loopback unless somebody says otherwise, explicit model control, the repository and its like behind a key, shared memory
+with them: the Triton of the `nvidia-pytriton` wheel is release 24.10, which predates security fixes.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from control_plane.embedded.layout import Layout
 from control_plane.embedded.spec import EXIT_TIMEOUT_S, ServerSpec
 from control_plane.state import Endpoints
 
-LOOPBACK = "127.0.0.1"
 RESTRICTED_APIS = "model-repository,model-config,shared-memory,statistics,trace,logging"
 CACHE_BYTES = 64 * 1024 * 1024
 RUN_VARIABLE = "TRITONFLEET_SERVER_RUN"
@@ -30,7 +29,7 @@ def server_command(spec: ServerSpec, layout: Layout, endpoints: Endpoints, admin
     listen = [
         part
         for service, endpoint in (("http", endpoints.http), ("grpc", endpoints.grpc), ("metrics", endpoints.metrics))
-        for part in (f"--{service}-address={LOOPBACK}", f"--{service}-port={port_of(endpoint)}")
+        for part in (f"--{service}-address={spec.address}", f"--{service}-port={port_of(endpoint)}")
     ]
     regions = [
         f"--backend-config={name},shm-region-prefix-name={shared_memory_prefix(run)}" for name in layout.python_backends

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from control_plane.embedded.command import LOOPBACK, port_of
-from control_plane.embedded.spec import ServerSpec
+from control_plane.embedded.command import port_of
+from control_plane.embedded.spec import LOOPBACK, ServerSpec
 from control_plane.errors import PortTakenError
 from control_plane.state import Endpoints
 
@@ -43,9 +43,9 @@ def choose_endpoints(spec: ServerSpec) -> Endpoints:
             raise port_taken(port)
     used = set(fixed)
     return Endpoints(
-        http=f"{LOOPBACK}:{spec.http_port or _pick(used)}",
-        grpc=f"{LOOPBACK}:{spec.grpc_port or _pick(used)}",
-        metrics=f"{LOOPBACK}:{spec.metrics_port or _pick(used)}",
+        http=f"{spec.address}:{spec.http_port or _pick(used)}",
+        grpc=f"{spec.address}:{spec.grpc_port or _pick(used)}",
+        metrics=f"{spec.address}:{spec.metrics_port or _pick(used)}",
     )
 
 

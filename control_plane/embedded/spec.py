@@ -9,6 +9,7 @@ from pathlib import Path
 
 from control_plane.state import ServerId
 
+LOOPBACK = "127.0.0.1"
 EXIT_TIMEOUT_S = 3
 """Triton's own `--exit-timeout-secs`: how long it waits on SIGTERM for requests in flight before it unloads models."""
 
@@ -29,7 +30,7 @@ class Ownership(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """One tritonserver to run on this machine, on loopback.
+    """One tritonserver to run on this machine, on loopback unless an `address` of it is given.
 
     A port of None is picked once, at the first start, and kept for the life of the server. `cpus` pins the server and
     its stubs to these cores. `extra_args` go to tritonserver as they are, after the ones built here. `extra_env` is
@@ -48,6 +49,7 @@ class ServerSpec:
     extra_env: tuple[tuple[str, str], ...] = ()
     ownership: Ownership = Ownership.BOUND
     memory_bytes: int = 0
+    address: str = LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from control_plane.embedded import EmbeddedServer, Ownership, ServerSpec, Superv
 from control_plane.embedded.facts import TRITON_VERSION, host_facts
 from control_plane.embedded.process import ServerProcess
 from control_plane.embedded.record import RECORD_NAME, read_record
+from control_plane.embedded.spec import LOOPBACK
 from control_plane.errors import ServerStartError
 from control_plane.mig.host import DriverError, GpuInstance, HostGpu, InstanceInUseError, MigHost, NoInstanceError
 from control_plane.nodes import NodeSlice, NodeView
@@ -38,6 +39,7 @@ class NodePlan:
     """How a node runs its servers. ADOPTABLE ones outlive it, and are adopted by the next one of its `runtime` folder.
 
     `simulated` says that its GPUs run nothing; `takes_versions` that a control plane copies what it needs there.
+    `address` is where its servers listen.
     """
 
     name: str
@@ -47,6 +49,7 @@ class NodePlan:
     zone: str = ""
     simulated: bool = False
     takes_versions: bool = False
+    address: str = LOOPBACK
     supervision: Supervision | None = None
 
 
@@ -123,6 +126,7 @@ class LocalNode:
                 extra_env=((_VISIBLE, instance.uuid),),
                 ownership=self._plan.ownership,
                 memory_bytes=memory,
+                address=self._plan.address,
             )
             server = EmbeddedServer(
                 spec, self._plan.runtime / wanted.server, self._plan.supervision, remove_runtime=True

@@ -48,7 +48,9 @@ async def opened(kind: str, folder: Path, ownership: Ownership = Ownership.BOUND
     if not (folder / "repository").exists():
         multiplier(folder / "repository", "double", 2.0)
         list(issue(folder / "tls", {"control": ("localhost",), "gpu1": ("127.0.0.1",)}, 1))
-    plan = NodePlan("gpu1", folder / "repository", folder / "slices", ownership, "zone-a", simulated=True)
+    plan = NodePlan(
+        "gpu1", folder / "repository", folder / "slices", ownership, "zone-a", simulated=True, address="127.0.0.2"
+    )
 
     def files(name: str) -> TlsFiles:
         return TlsFiles(
@@ -112,6 +114,7 @@ def test_a_slice_is_cut_with_a_server_on_it_once_and_given_back_whole(run: Run) 
         wanted, view = place.slice("s", "3g", 4), await place.node.look()
         server = await place.node.create(wanted)
         assert await lives(server)
+        assert server.endpoints.http.startswith("127.0.0.2:"), "not where others listen"
         assert await version(server) == view.triton_version
         assert await place.node.create(wanted) == server, "it is there already"
         view = await place.node.look()
