@@ -112,6 +112,7 @@ class Slicer:
         self._failing: dict[ServerId, _Failing] = {}
         self._shunned: dict[GpuId, tuple[datetime, str]] = {}
         self._remembering = asyncio.Lock()
+        self._begun_at: datetime | None = None
         self.view = SliceView()
 
     async def settle(
@@ -122,8 +123,11 @@ class Slicer:
         async with self._remembering:
             records = await self._give_back(await self._parts.store.slices())
             view = self._planned(deployments, published, records)
-            changed = recorded(view.plan, records, view.demand.owners, view.by_id, self._parts.now())
-            gone = [it.server for it in records if it.leaving and it.seat.gpu not in view.by_id]
+            changed: tuple[SliceRecord, ...] = ()
+            gone: list[ServerId] = []
+            if not self._awaited(records):
+                changed = recorded(view.plan, records, view.demand.owners, view.by_id, self._parts.now())
+                gone = [it.server for it in records if it.leaving and it.seat.gpu not in view.by_id]
             if changed or gone:
                 await self._parts.store.write_slices(changed, gone)
                 for it in changed:
@@ -132,6 +136,13 @@ class Slicer:
         self.view = replace(view, records=records, problems=self._problems())
         self._tell(records)
         self._begin(records, seen, placement)
+
+    def _awaited(self, records: Iterable[SliceRecord]) -> bool:
+        """Whether a node that holds slices was not seen yet, and may still answer: nothing is decided without it."""
+        now = self._parts.now()
+        self._begun_at = self._begun_at or now
+        unseen = {it.node for it in records} & self._nodes.keys() - self._views.keys()
+        return bool(unseen) and now - self._begun_at < GRACE
 
     def awaits(self, seen: Mapping[ServerId, ObservedServer], placement: Placement) -> bool:
         """Whether a slice that is left has become empty by now, so that the next pass can give it up."""
@@ -217,7 +228,8 @@ class Slicer:
                 shunned_until, why = self._shunned.get(GpuId(gpu.uuid), (now, ""))
                 shunned = why if now < shunned_until else ""
                 whole = f"processes {_pids(gpu.processes)} use it whole" if not gpu.mig and gpu.processes else ""
-                found.append(NodeGpu(name, view.zone, gpu, away or shunned or whole))
+                why_not = away or shunned or whole
+                found.append(NodeGpu(name, view.zone, gpu, why_not, bool(away), frozenset(view.servers)))
         return tuple(found)
 
     def _offers(self) -> tuple[SliceOffer, ...]:

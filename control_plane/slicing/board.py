@@ -67,8 +67,7 @@ class Board:
                     held.replicas[it.placement] = known.id
                     self.seats[known.id] = Seat(gpu.id, it.placement)
                     self._count(known, gpu, 1)
-            if gpu.usable:
-                self._join(held)
+            self._join(held)
 
     def gpu(self, gpu: GpuId) -> FleetGpu:
         """Return a GPU as it was given."""
@@ -241,12 +240,16 @@ class Board:
 
     def _leave(self, held: _Held) -> None:
         """Take a GPU, whose geometry is about to change, from those that are alike."""
+        if not held.gpu.usable or held.gpu.cordoned:
+            return
         alike = self._alike[self._class(held)]
         del alike[bisect_left(alike, held.gpu.id)]
         if not alike:
             del self._alike[self._class(held)]
 
     def _join(self, held: _Held) -> None:
+        if not held.gpu.usable or held.gpu.cordoned:
+            return
         insort(self._alike.setdefault(self._class(held), []), held.gpu.id)
 
     @staticmethod

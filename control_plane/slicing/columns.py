@@ -72,7 +72,7 @@ def classes(fleet: Fleet, wanted: Mapping[ReplicaId, Wanted]) -> tuple[GpuClass,
     found: dict[tuple[str, tuple[tuple[Placement, Kind], ...]], list[FleetGpu]] = {}
     seen: set[ReplicaId] = set()
     for gpu in fleet.gpus:
-        if not gpu.usable:
+        if not gpu.usable or gpu.cordoned:
             continue
         residents: list[tuple[Placement, Kind]] = []
         for it in gpu.slices:

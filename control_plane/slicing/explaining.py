@@ -133,8 +133,8 @@ def _why_not_there(board: Board, wanted: Wanted, gpu: FleetGpu, weights: Weights
 
 def _barred(board: Board, wanted: Wanted, gpu: FleetGpu) -> str:
     """Why a GPU is out of the question, whatever is free on it; empty where it is not."""
-    if not gpu.usable:
-        return "cannot be used"
+    if not gpu.usable or gpu.cordoned:
+        return "cannot be used" if not gpu.usable else "keeps what it has, and gets nothing new for now"
     products = sorted({it.kind.product for it in wanted.choices})
     if gpu.product.name not in products:
         return f"is a {gpu.product.name}; it needs {' or '.join(products)}" if products else "no slice can hold it"

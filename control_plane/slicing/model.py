@@ -58,7 +58,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class FleetGpu:
-    """A GPU and its slices, by start. One that is not `usable` (failed, or told to be left alone) gets nothing."""
+    """A GPU and its slices, by start.
+
+    What is on one that is not `usable` is lost; one that is `cordoned` keeps what it has, and gets nothing new.
+    """
 
     id: GpuId
     product: Product
@@ -66,6 +69,7 @@ class FleetGpu:
     node: str = ""
     zone: str = ""
     usable: bool = True
+    cordoned: bool = False
 
     @property
     def geometry(self) -> Geometry:

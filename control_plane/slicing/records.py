@@ -45,12 +45,17 @@ class SliceRecord:
 
 @dataclass(frozen=True, slots=True)
 class NodeGpu:
-    """A GPU as its node tells it; `unusable` says why nothing may be put there, empty where something may."""
+    """A GPU as its node tells it; `unusable` says why nothing may be put there, empty where something may.
+
+    What is on one that is `lost` is lost too; on any other it stays. `running` are our servers on its node.
+    """
 
     node: str
     zone: str
     gpu: HostGpu
     unusable: str = ""
+    lost: bool = False
+    running: frozenset[ServerId] = frozenset()
 
 
 def fleet_of(gpus: Iterable[NodeGpu], records: Iterable[SliceRecord]) -> tuple[Fleet, tuple[Wanted, ...]]:
@@ -70,7 +75,8 @@ def fleet_of(gpus: Iterable[NodeGpu], records: Iterable[SliceRecord]) -> tuple[F
         ours = {record.seat.placement for record in own}
         for instance in it.gpu.instances:
             fits = not illegality(it.gpu.product, [*held, instance.placement])
-            if instance.placement not in ours and instance.processes and fits:
+            theirs = instance.processes and server_id(it, instance.placement) not in it.running
+            if instance.placement not in ours and theirs and fits:
                 held[instance.placement] = ReplicaId(f"{FOREIGN}{it.gpu.uuid}/{instance.id}")
         slices = [Slice(placement, replica) for placement, replica in held.items()]
         for placement in sorted({instance.placement for instance in it.gpu.instances} - held.keys()):
@@ -82,7 +88,8 @@ def fleet_of(gpus: Iterable[NodeGpu], records: Iterable[SliceRecord]) -> tuple[F
             tuple(sorted(slices, key=lambda slot: slot.placement)),
             it.node,
             it.zone,
-            not it.unusable,
+            not it.lost,
+            bool(it.unusable),
         )
         found.append(gpu)
         foreign.extend(

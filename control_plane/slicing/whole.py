@@ -111,6 +111,8 @@ def best_target(
     target holds nothing but the bound.
     """
     until, most_moves = limits
+    fixed = _fixed(fleet, asked)
+    asked = {it: wanted for it, wanted in asked.items() if it not in fixed}
     found = classes(fleet, asked)
     seated = {it for of in found for it in _staying(fleet, of)}
     usable = {choice.kind for it in asked.values() for choice in it.choices}
@@ -129,7 +131,7 @@ def best_target(
     if answer is None:
         return Target(bound=relaxed.bound - nothing)
     bound = max(relaxed.bound, min(answer.bound, known_cost)) - nothing
-    return replace(_handed_out(fleet, asked, worth, answer), bound=bound)
+    return replace(_handed_out(fleet, asked, worth, answer, fixed), bound=bound)
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,26 @@ def _worth_having(problem: _Problem, relaxed: _Answer, known_cost: float) -> _Pr
     return replace(problem, columns=kept)
 
 
-def _handed_out(fleet: Fleet, asked: Mapping[ReplicaId, Wanted], problem: _Problem, answer: _Answer) -> Target:
+def _fixed(fleet: Fleet, asked: Mapping[ReplicaId, Wanted]) -> dict[ReplicaId, tuple[Wanted, Seat]]:
+    """Return who stays because its GPU keeps what it has and is not cut anew."""
+    return {
+        replica: (asked[replica], seat)
+        for seat, replica in fleet.taken()
+        if (gpu := fleet.by_id[seat.gpu]).usable and gpu.cordoned and replica in asked
+    }
+
+
+def _handed_out(
+    fleet: Fleet,
+    asked: Mapping[ReplicaId, Wanted],
+    problem: _Problem,
+    answer: _Answer,
+    fixed: Mapping[ReplicaId, tuple[Wanted, Seat]],
+) -> Target:
     """Say which GPU of a class becomes what, and which replica of a kind gets which new slice."""
     work = _HandingOut(fleet, asked)
+    for wanted, seat in fixed.values():
+        work.sit(wanted, seat)
     for of, own, counts in zip(problem.classes, problem.columns, answer.gpus, strict=True):
         left = iter(of.gpus)
         for column, count in zip(own, counts, strict=True):
@@ -252,7 +271,7 @@ class _HandingOut:
         holders = {it.placement: it.replica for it in self._fleet.by_id[gpu].slices}
         for placement in column.stays:
             if (replica := holders[placement]) is not None:
-                self._sit(self._asked[replica], Seat(gpu, placement))
+                self.sit(self._asked[replica], Seat(gpu, placement))
         for placement in column.cuts:
             kind = SliceKind(of.product.name, placement.profile)
             self._free.setdefault(kind, []).append(Seat(gpu, placement))
@@ -270,7 +289,7 @@ class _HandingOut:
                 seat = next((seat for seat in offered if self._domain(it, seat) not in self._domains), None)
                 if seat is not None:
                     offered.remove(seat)
-                    self._sit(it, seat)
+                    self.sit(it, seat)
                 elif it.id in there:
                     self.seats[it.id] = there[it.id]
                 else:
@@ -281,7 +300,8 @@ class _HandingOut:
         taken, self._free[kind] = free[:count], free[count:]
         return taken
 
-    def _sit(self, it: Wanted, seat: Seat) -> None:
+    def sit(self, it: Wanted, seat: Seat) -> None:
+        """Have a replica be there."""
         self.seats[it.id] = seat
         if (domain := self._domain(it, seat)) is not None:
             self._domains.add(domain)

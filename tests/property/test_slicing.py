@@ -50,8 +50,9 @@ def cases(draw: st.DrawFn) -> Case:
             held = bool(left) and draw(st.booleans())
             holder = left.pop() if held else None
             slices.append(Slice(placement, holder))
-        usable = draw(st.integers(0, 5)) > 0
-        gpus.append(FleetGpu(GpuId(f"gpu{number}"), product, tuple(slices), f"node{number % 2}", "", usable))
+        usable, cordoned = draw(st.integers(0, 5)) > 0, draw(st.integers(0, 5)) == 0
+        gpu = FleetGpu(GpuId(f"gpu{number}"), product, tuple(slices), f"node{number % 2}", "", usable, cordoned)
+        gpus.append(gpu)
     wanted = []
     for name in names:
         if draw(st.integers(0, 4)) == 0:
@@ -99,6 +100,7 @@ def test_every_step_is_legal_and_nobody_is_without_a_slice(case: Case, budget: i
             kind = SliceKind(fleet.by_id[step.seat.gpu].product.name, step.seat.placement.profile)
             assert case.by_id[step.replica].choice_of(kind) is not None
             assert fleet.by_id[step.seat.gpu].usable
+            assert not fleet.by_id[step.seat.gpu].cordoned
         if isinstance(step, Remove) and step.replica in served - warm:
             usable = [it for it in fleet.seats.get(step.replica, ()) if fleet.by_id[it.gpu].usable]
             assert usable, "a replica that serves was left without a slice"

@@ -36,6 +36,7 @@ def test_its_steps_can_be_carried_out_and_nobody_is_without_a_slice(case: Case, 
             kind = SliceKind(fleet.by_id[step.seat.gpu].product.name, step.seat.placement.profile)
             assert case.by_id[step.replica].choice_of(kind) is not None
             assert fleet.by_id[step.seat.gpu].usable
+            assert not fleet.by_id[step.seat.gpu].cordoned
         if isinstance(step, Remove) and step.replica in served - warm:
             assert any(fleet.by_id[it.gpu].usable for it in fleet.seats.get(step.replica, ()))
         assert crowded(case, fleet) <= apart_before

@@ -139,6 +139,62 @@ def test_a_gpu_that_will_not_be_cut_is_left_alone_and_a_slice_is_looked_for_else
     run(scenario)
 
 
+def test_what_serves_on_a_gpu_that_will_not_be_cut_again_stays() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, "a", "3g.40gb")
+        await rig.rest()
+        before = where(rig)
+        on = next(it.seat.gpu for it in rig.slices.kept.values())
+        rig.nodes[0].refuses = {on}
+        await deploy(rig, "b", "4g.40gb")
+        for _ in range(40):
+            await rig.loop.run_pass()
+            await rig.loop.executions_ended()
+            assert rig.slicer is not None
+            await rig.slicer.work_ended()
+            rig.clock.move(5)
+        after = where(rig)
+        assert after["a/0"] == before["a/0"]
+        assert "b/0" in after
+        assert sorted(map(len, cut(rig))) == [1, 1]
+
+    run(scenario)
+
+
+def test_a_control_plane_that_begins_while_a_node_is_away_waits_for_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, "a", "3g.40gb", replicas=2, spread=Domain.NODE)
+        await rig.rest()
+        before = where(rig)
+        rig.begin()
+        rig.nodes[1].away = True
+        for _ in range(4):
+            await rig.loop.run_pass()
+            await rig.loop.executions_ended()
+            rig.clock.move(5)
+        assert where(rig) == before
+        rig.nodes[1].away = False
+        await rig.rest()
+        assert where(rig) == before
+        assert not [call for node in rig.nodes for call in node.calls if call.startswith("destroy")]
+
+    run(scenario, ("h100-80gb", "h100-80gb", "h100-80gb"))
+
+
+def test_a_server_of_ours_that_nobody_remembers_is_given_up() -> None:
+    async def scenario(rig: Rig) -> None:
+        await deploy(rig, "a", "3g.40gb")
+        await rig.rest()
+        rig.slices.kept.clear()
+        await rig.deployments.delete(DeploymentName("a"))
+        for process in rig.triton.processes.values():
+            process.rows.clear()
+        await rig.rest()
+        assert (cut(rig), rig.nodes[0].servers) == ([[], []], {})
+
+    run(scenario)
+
+
 def test_what_somebody_else_cut_and_uses_is_never_touched() -> None:
     async def scenario(rig: Rig) -> None:
         rig.nodes[0].cut(("3g", 4))
