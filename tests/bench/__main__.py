@@ -1,6 +1,6 @@
 """`python -m tests.bench` (`make bench`): every bench, one after another; the exit code says whether one failed.
 
-Names after it choose: `python -m tests.bench reload_under_load`. Takes about half an hour on two cores.
+Names after it choose: `python -m tests.bench reload_under_load`. Takes about three quarters of an hour on two cores.
 """
 
 import subprocess
