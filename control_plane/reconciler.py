@@ -40,7 +40,7 @@ from control_plane.planning.retry import QUARANTINED_AFTER
 from control_plane.ports import Catalogue, DeploymentStore, Fleet, TritonControl
 from control_plane.probing import Prober
 from control_plane.rehearsal import AS_IT_IS, Proposal
-from control_plane.slice_view import rejections_of
+from control_plane.slice_view import planned_servers, rejections_of
 from control_plane.slicer import Slicer
 from control_plane.state import (
     NO_VERSION,
@@ -210,7 +210,11 @@ class Reconciler:
     async def preview(self, given: Proposal = AS_IT_IS) -> Plan:
         """Observe and plan now, without touching anything: for what is desired, or for what is proposed."""
         deployments = await self._world.store.list() if given.deployments is None else given.deployments
-        return (await self._look(deployments, given)).plan
+        planned: tuple[ObservedServer, ...] = ()
+        if self._world.slicer is not None:  # slices that would be given out are servers of the plan
+            published = await asyncio.to_thread(self._world.catalogue.read)
+            planned = planned_servers(self._world.slicer.plan_for(deployments, published))
+        return (await self._look(deployments, given, planned)).plan
 
     async def pass_ended(self) -> None:
         """Wait for the end of the next pass."""
@@ -220,13 +224,18 @@ class Reconciler:
         """Wait for what is being carried out now."""
         await asyncio.gather(*self._busy.values())
 
-    async def _look(self, deployments: tuple[Deployment, ...], given: Proposal = AS_IT_IS) -> View:
+    async def _look(
+        self,
+        deployments: tuple[Deployment, ...],
+        given: Proposal = AS_IT_IS,
+        planned: tuple[ObservedServer, ...] = (),
+    ) -> View:
         started_at, before = self._timing.now(), self.view
         observed = await self._observer.observe(given.drained)
         published = await asyncio.to_thread(self._world.catalogue.read)
         records = [it for it in await self._world.store.records() if not given.forgets(it.server, it.model)]
         by_place = {(record.server, record.model): record for record in records}
-        observed = tuple(with_lacking(seen, by_place) for seen in observed)
+        observed = (*(with_lacking(seen, by_place) for seen in observed), *planned)
         now, ours = self._timing.now(), self._world.fleet.owned()
         situation = Situation(
             now,

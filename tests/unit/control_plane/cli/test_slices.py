@@ -97,6 +97,18 @@ def test_each_replica_is_explained_and_one_without_a_slice_with_what_it_takes() 
         assert "without a slice" in shown.flat
 
 
+def test_a_dry_run_names_the_slice_that_would_be_cut_and_cuts_none() -> None:
+    rig = Rig(packages=PACKAGES, gpus=("h100-80gb",))
+    with answering(rig) as url:
+        assert rig.slicer is not None
+        slicer = rig.slicer
+        seconds_until(lambda: bool(slicer.view.gpus), 20)
+        shown = run_here("deploy", "a", "--require-mig", "3g.40gb", "--dry-run", "--url", url)
+        assert (shown.code, rig.slices.kept, rig.nodes[0].calls) == (0, {}, [])
+    assert "load n0-" in shown.flat
+    assert "3g.40gb" in shown.flat
+
+
 def test_where_no_gpus_are_cut_that_is_told_with_what_to_do() -> None:
     with answering(Rig()) as url:
         told = run_here("placement", "show", "--url", url)
